@@ -1,0 +1,1 @@
+//! An extracted archive: typed, lazy, cached access to its documents, for rules.

@@ -1,0 +1,1 @@
+//! Configuration: every key, its default, its unit and its checks.

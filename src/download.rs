@@ -1,0 +1,1 @@
+//! Fetches an archive: URL policy, size limit, deadlines, retries.

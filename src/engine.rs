@@ -1,0 +1,1 @@
+//! Runs the registered rules over an archive.

@@ -1,0 +1,1 @@
+//! The announcement of an upload: JSON and identity.

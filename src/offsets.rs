@@ -1,0 +1,1 @@
+//! Which offsets are settled; the contiguous watermark of a partition.

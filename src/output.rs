@@ -1,0 +1,1 @@
+//! What leaves: results and dead letters, each acknowledged by its broker.

@@ -1,0 +1,1 @@
+//! The report, byte for byte as downstream reads it.

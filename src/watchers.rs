@@ -1,0 +1,1 @@
+//! Watchers are told what happens to records and cannot change it.

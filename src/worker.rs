@@ -1,0 +1,1 @@
+//! The poll loop: dispatch, settle, commit, pause, drain.
