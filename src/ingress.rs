@@ -1,1 +1,558 @@
-//! The announcement of an upload: JSON and identity.
+//! The announcement of an upload: JSON with a presigned URL and a BASE64 identity.
+//!
+//! Turns the value of a record into an [`Ingress`], or says in one of the fixed words what is
+//! wrong with it. No value of a field reaches an error: they are other people's identities.
+
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::{Map, Value};
+use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::{Date, OffsetDateTime, PrimitiveDateTime, UtcOffset};
+use uuid::Uuid;
+
+use crate::error::Reason;
+use crate::signed_url::SignedUrl;
+
+/// What an announcement says, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingress {
+    /// Where the archive lies.
+    pub url: SignedUrl,
+    /// Organisation, from `identity.internal.org_id`.
+    pub org_id: u32,
+    /// Account, from `identity.account_number`, when it is a number of 32 bits.
+    pub account_number: Option<u32>,
+    /// Cluster: `cluster_name`, else `identity.system.cluster_id`, whichever is a UUID first.
+    pub cluster_name: Option<Uuid>,
+    /// Time of the upload, RFC 3339, as received.
+    pub timestamp: String,
+    /// The same time, parsed.
+    pub uploaded_at: OffsetDateTime,
+    /// `metadata.custom_metadata.gathering_time` in UTC.
+    pub gathering_time: Option<OffsetDateTime>,
+    /// Request id.
+    pub request_id: Option<String>,
+    /// Announced size of the archive in bytes. A hint that only refuses early.
+    pub size: Option<u64>,
+}
+
+/// Why a value is no announcement.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Null or zero bytes.
+    #[error("the value is {}", if *.null { "null" } else { "empty" })]
+    Empty {
+        /// Whether the value is null rather than empty.
+        null: bool,
+    },
+    /// Not one JSON document.
+    #[error("the value is not one JSON document (line {line}, column {column})")]
+    Json {
+        /// Where the parser stopped, from 1.
+        line: usize,
+        /// Where the parser stopped, from 1.
+        column: usize,
+    },
+    /// JSON of another type.
+    #[error("the value is JSON but not an object")]
+    NotAnObject,
+    /// A needed field is missing or of another type.
+    #[error("field `{field}` is {found}, expected a string")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What stands there instead.
+        found: &'static str,
+    },
+    /// `b64_identity` cannot be read.
+    #[error("field `b64_identity` {0}")]
+    Identity(&'static str),
+    /// The organisation is no number of 32 bits.
+    #[error("`identity.internal.org_id` is not a decimal number of 32 bits")]
+    OrgId,
+    /// `timestamp` is not RFC 3339.
+    #[error("field `timestamp` is not an RFC 3339 time with a zone")]
+    Timestamp,
+}
+
+impl Error {
+    /// The fixed word of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::Empty { .. } => Reason::MessageEmpty,
+            Error::Json { .. } => Reason::MessageJson,
+            Error::NotAnObject | Error::Field { .. } => Reason::MessageSchema,
+            Error::Identity(_) => Reason::Identity,
+            Error::OrgId => Reason::OrgId,
+            Error::Timestamp => Reason::Timestamp,
+        }
+    }
+}
+
+/// Parses the value of a record.
+///
+/// # Errors
+/// The first thing that is wrong with it; see [`Error`].
+pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
+    let bytes = value.ok_or(Error::Empty { null: true })?;
+    if bytes.is_empty() {
+        return Err(Error::Empty { null: false });
+    }
+    // A whole `Value`, although few fields are used: the parser's depth limit holds for every
+    // field that way, also for those that we pass over.
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| Error::Json {
+        line: e.line(),
+        column: e.column(),
+    })?;
+    let Value::Object(fields) = value else {
+        return Err(Error::NotAnObject);
+    };
+
+    let url = text(&fields, "url")?;
+    let identity = text(&fields, "b64_identity")?;
+    let timestamp = text(&fields, "timestamp")?;
+    let identity = identity_of(identity)?;
+    let uploaded_at = parse_timestamp(timestamp).ok_or(Error::Timestamp)?;
+
+    let at = |path: &[&str]| path.iter().try_fold(&identity, |value, key| value.get(key));
+    let cluster_name = fields
+        .get("cluster_name")
+        .and_then(uuid_of)
+        .or_else(|| at(&["system", "cluster_id"]).and_then(uuid_of));
+    Ok(Ingress {
+        url: SignedUrl::new(url),
+        org_id: org_id(at(&["internal", "org_id"]))?,
+        account_number: at(&["account_number"]).and_then(number),
+        cluster_name,
+        timestamp: timestamp.to_owned(),
+        uploaded_at,
+        gathering_time: fields
+            .get("metadata")
+            .and_then(|m| m.get("custom_metadata"))
+            .and_then(|m| m.get("gathering_time"))
+            .and_then(Value::as_str)
+            .and_then(parse_gathering_time),
+        request_id: fields
+            .get("request_id")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+        size: fields.get("size").and_then(Value::as_u64),
+    })
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<&'a str, Error> {
+    let found = match fields.get(field) {
+        Some(Value::String(text)) => return Ok(text),
+        None => "missing",
+        Some(Value::Null) => "null",
+        Some(Value::Bool(_)) => "a boolean",
+        Some(Value::Number(_)) => "a number",
+        Some(Value::Array(_)) => "a list",
+        Some(Value::Object(_)) => "an object",
+    };
+    Err(Error::Field { field, found })
+}
+
+/// The object `identity` inside the BASE64 of `b64_identity`.
+fn identity_of(encoded: &str) -> Result<Value, Error> {
+    let bytes = decode_base64(encoded).ok_or(Error::Identity("is not BASE64"))?;
+    let mut value: Value =
+        serde_json::from_slice(&bytes).map_err(|_| Error::Identity("is not BASE64 of JSON"))?;
+    match value.get_mut("identity").map(Value::take) {
+        Some(identity @ Value::Object(_)) => Ok(identity),
+        _ => Err(Error::Identity("holds no object `identity`")),
+    }
+}
+
+/// Decodes as Python's `b64decode` does, which the service that we replace uses: characters
+/// outside the standard alphabet are dropped (so is everything behind the padding), but the
+/// padding itself must be there.
+fn decode_base64(encoded: &str) -> Option<Vec<u8>> {
+    const UNPADDED: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let mut digits = Vec::with_capacity(encoded.len());
+    let mut padding = 0;
+    for byte in encoded.bytes() {
+        match byte {
+            b'=' => {
+                padding += 1;
+                let in_quad = digits.len() % 4;
+                if in_quad >= 2 && in_quad + padding >= 4 {
+                    return UNPADDED.decode(&digits).ok();
+                }
+            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => {
+                padding = 0;
+                digits.push(byte);
+            }
+            _ => {}
+        }
+    }
+    if digits.len() % 4 == 0 {
+        UNPADDED.decode(&digits).ok()
+    } else {
+        None
+    }
+}
+
+fn org_id(value: Option<&Value>) -> Result<u32, Error> {
+    match value {
+        Some(Value::String(text)) => digits(text).ok_or(Error::OrgId),
+        // A float is no integer, and so no organisation at all.
+        Some(Value::Number(n)) if n.is_i64() || n.is_u64() => n
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or(Error::OrgId),
+        Some(_) => Err(Error::Identity(
+            "holds an `identity.internal.org_id` of another type",
+        )),
+        None => Err(Error::Identity("holds no `identity.internal.org_id`")),
+    }
+}
+
+fn number(value: &Value) -> Option<u32> {
+    match value {
+        Value::String(text) => digits(text),
+        Value::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()),
+        _ => None,
+    }
+}
+
+/// Plain decimal digits, leading zeros allowed. `str::parse` alone would also take a sign.
+fn digits(text: &str) -> Option<u32> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+fn uuid_of(value: &Value) -> Option<Uuid> {
+    Uuid::try_parse(value.as_str()?).ok()
+}
+
+/// RFC 3339 as the aggregator reads it: capital `T` and `Z`, no leap second. The value is passed
+/// on unchanged, so what the aggregator would refuse must not pass here.
+fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
+    let strict = text.as_bytes().get(10) == Some(&b'T')
+        && !text.ends_with('z')
+        && text.as_bytes().get(17..19) != Some(b"60");
+    if strict {
+        OffsetDateTime::parse(text, &Rfc3339).ok()
+    } else {
+        None
+    }
+}
+
+/// Any ISO 8601 form, converted to UTC; without a zone it is taken as UTC.
+fn parse_gathering_time(text: &str) -> Option<OffsetDateTime> {
+    // The parser wants a `T`; a blank is what `str()` of a Python time writes.
+    let text = &text.replacen(' ', "T", 1);
+    OffsetDateTime::parse(text, &Iso8601::DEFAULT)
+        .map(|time| time.to_offset(UtcOffset::UTC))
+        .or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::DEFAULT).map(|t| t.assume_utc()))
+        .or_else(|_| Date::parse(text, &Iso8601::DEFAULT).map(|d| d.midnight().assume_utc()))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::prelude::BASE64_STANDARD;
+    use serde_json::json;
+
+    fn announcement() -> Value {
+        let identity = json!({"identity": {
+            "internal": {"org_id": "123456"},
+            "account_number": "789000",
+            "system": {"cluster_id": "12345678-aaaa-eeee-ffff-000000000000"},
+        }});
+        json!({
+            "url": "https://bucket.s3.amazonaws.com/key?X-Amz-Signature=abc",
+            "b64_identity": BASE64_STANDARD.encode(identity.to_string()),
+            "timestamp": "2020-12-09T16:17:42.822020204Z",
+            "request_id": "r1",
+            "size": 12,
+            "metadata": {"custom_metadata": {"gathering_time": "2020-12-09T18:00:00+02:00"}},
+        })
+    }
+
+    fn parse_json(value: &Value) -> Result<Ingress, Error> {
+        parse(Some(value.to_string().as_bytes()))
+    }
+
+    fn with(field: &str, value: Value) -> Value {
+        let mut message = announcement();
+        message[field] = value;
+        message
+    }
+
+    fn with_identity(identity: Value) -> Value {
+        with(
+            "b64_identity",
+            json!(BASE64_STANDARD.encode(identity.to_string())),
+        )
+    }
+
+    fn org(org_id: Value) -> Result<u32, Reason> {
+        parse_json(&with_identity(
+            json!({"identity": {"internal": {"org_id": org_id}}}),
+        ))
+        .map(|i| i.org_id)
+        .map_err(|e| e.reason())
+    }
+
+    #[test]
+    fn reads_every_field() {
+        let ingress = parse_json(&announcement()).unwrap();
+        assert_eq!(ingress.org_id, 123_456);
+        assert_eq!(ingress.account_number, Some(789_000));
+        assert_eq!(
+            ingress.cluster_name.unwrap().to_string(),
+            "12345678-aaaa-eeee-ffff-000000000000"
+        );
+        assert_eq!(ingress.timestamp, "2020-12-09T16:17:42.822020204Z");
+        assert_eq!(ingress.request_id.as_deref(), Some("r1"));
+        assert_eq!(ingress.size, Some(12));
+        assert_eq!(
+            ingress.gathering_time.unwrap().format(&Rfc3339).unwrap(),
+            "2020-12-09T16:00:00Z"
+        );
+    }
+
+    #[test]
+    fn m01_null_and_empty_values() {
+        assert_eq!(parse(None).unwrap_err().reason(), Reason::MessageEmpty);
+        assert_eq!(parse(Some(b"")).unwrap_err().reason(), Reason::MessageEmpty);
+    }
+
+    #[test]
+    fn m02_not_one_json_document() {
+        for bytes in [
+            &b"\xff\x00"[..],
+            b"{\"url\":",
+            b"{} {}",
+            b"{\"a\":1,}",
+            b" ",
+        ] {
+            assert_eq!(
+                parse(Some(bytes)).unwrap_err().reason(),
+                Reason::MessageJson,
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn m03_json_but_not_an_object() {
+        for text in ["[]", "\"x\"", "1", "null", "true"] {
+            assert_eq!(
+                parse(Some(text.as_bytes())).unwrap_err(),
+                Error::NotAnObject,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn m04_needed_fields_are_named_but_not_shown() {
+        for field in ["url", "b64_identity", "timestamp"] {
+            for value in [
+                json!(null),
+                json!(7_654_321),
+                json!({"secret": 1}),
+                json!([]),
+                json!(true),
+            ] {
+                let error = parse_json(&with(field, value)).unwrap_err();
+                assert_eq!(error.reason(), Reason::MessageSchema);
+                assert!(error.to_string().contains(field), "{error}");
+                assert!(!error.to_string().contains("7654321"), "{error}");
+            }
+            let mut message = announcement();
+            message.as_object_mut().unwrap().remove(field);
+            assert_eq!(
+                parse_json(&message).unwrap_err(),
+                Error::Field {
+                    field,
+                    found: "missing"
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn m05_identity_as_the_replaced_service_decodes_it() {
+        let good = announcement()["b64_identity"].as_str().unwrap().to_owned();
+        let broken_up = good
+            .as_bytes()
+            .chunks(20)
+            .map(|c| str::from_utf8(c).unwrap());
+        let broken_up = broken_up.collect::<Vec<_>>().join("\n-_ ");
+        assert!(parse_json(&with("b64_identity", json!(broken_up))).is_ok());
+
+        let unpadded = BASE64_STANDARD.encode(r#"{"identity":{"internal":{"org_id":"1"}}}"#);
+        let unpadded = unpadded.trim_end_matches('=').to_owned();
+        assert_ne!(unpadded.len() % 4, 0, "the case needs padding");
+        for bad in [unpadded.as_str(), "!!!!", "a", "", "bm90IGpzb24="] {
+            let error = parse_json(&with("b64_identity", json!(bad))).unwrap_err();
+            assert_eq!(error.reason(), Reason::Identity, "{bad}");
+        }
+        for identity in [
+            json!({}),
+            json!([]),
+            json!({"identity": []}),
+            json!({"identity": {}}),
+            json!({"identity": {"internal": {}}}),
+            json!({"identity": {"internal": {"org_id": null}}}),
+            json!({"identity": {"internal": {"org_id": 1.5}}}),
+            json!({"identity": {"internal": {"org_id": {}}}}),
+        ] {
+            let error = parse_json(&with_identity(identity.clone())).unwrap_err();
+            assert_eq!(error.reason(), Reason::Identity, "{identity}");
+        }
+    }
+
+    #[test]
+    fn m06_organisation_is_plain_digits_of_32_bits() {
+        assert_eq!(org(json!("0012")), Ok(12));
+        assert_eq!(org(json!(12)), Ok(12));
+        assert_eq!(org(json!("4294967295")), Ok(u32::MAX));
+        for bad in [
+            json!("abc"),
+            json!(""),
+            json!("-1"),
+            json!("1.0"),
+            json!("9".repeat(40)),
+            json!(" 12 "),
+            json!("+5"),
+            json!("1_0"),
+            json!("4294967296"),
+            json!(4_294_967_296_u64),
+            json!(-1),
+        ] {
+            assert_eq!(org(bad.clone()), Err(Reason::OrgId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn m07_account_is_left_out_when_it_is_no_number() {
+        for account in [
+            json!(null),
+            json!(""),
+            json!("x"),
+            json!({}),
+            json!("4294967296"),
+        ] {
+            let identity =
+                json!({"identity": {"internal": {"org_id": "1"}, "account_number": account}});
+            assert_eq!(
+                parse_json(&with_identity(identity)).unwrap().account_number,
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn m08_request_id_may_be_missing() {
+        for value in [json!(null), json!(3), json!({})] {
+            assert_eq!(
+                parse_json(&with("request_id", value)).unwrap().request_id,
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn m09_timestamps_that_the_aggregator_reads() {
+        for good in [
+            "2020-12-09T16:17:42Z",
+            "2020-12-09T16:17:42.1Z",
+            "2020-12-09T16:17:42.822020204Z",
+            "2020-12-09T16:17:42.822020204123Z",
+            "2020-12-09T16:17:42+05:30",
+        ] {
+            let ingress = parse_json(&with("timestamp", json!(good))).unwrap();
+            assert_eq!(ingress.timestamp, good);
+        }
+        for bad in [
+            "2020-12-09T16:17:42",
+            "2020-12-09",
+            "2020-12-09 16:17:42Z",
+            "2020-12-09t16:17:42z",
+            "2020-12-09T16:17:60Z",
+            "2020-13-09T16:17:42Z",
+            "yesterday",
+            "",
+        ] {
+            let error = parse_json(&with("timestamp", json!(bad))).unwrap_err();
+            assert_eq!(error.reason(), Reason::Timestamp, "{bad}");
+        }
+    }
+
+    #[test]
+    fn m13_depth_is_limited_and_size_is_not() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            parse(Some(deep.as_bytes())).unwrap_err().reason(),
+            Reason::MessageJson
+        );
+        assert!(parse_json(&with("metadata", json!({"x": "y".repeat(1 << 20)}))).is_ok());
+    }
+
+    #[test]
+    fn m14_unknown_fields_are_ignored() {
+        assert!(parse_json(&with("new", json!({"a": [1, 2]}))).is_ok());
+    }
+
+    #[test]
+    fn cluster_name_of_the_message_comes_first_and_no_uuid_is_passed_over() {
+        let name = "AAAAAAAA-bbbb-cccc-dddd-eeeeeeeeeeee";
+        let ingress = parse_json(&with("cluster_name", json!(name))).unwrap();
+        assert_eq!(
+            ingress.cluster_name.unwrap().to_string(),
+            name.to_lowercase()
+        );
+        let ingress = parse_json(&with("cluster_name", json!("my cluster"))).unwrap();
+        assert_eq!(
+            ingress.cluster_name.unwrap().to_string(),
+            "12345678-aaaa-eeee-ffff-000000000000"
+        );
+    }
+
+    #[test]
+    fn gathering_time_in_other_iso_forms() {
+        for (text, expected) in [
+            ("2020-12-09T10:00:00Z", Some("2020-12-09T10:00:00Z")),
+            (
+                "2020-12-09T10:00:00.75+02:00",
+                Some("2020-12-09T08:00:00.75Z"),
+            ),
+            ("2020-12-09 10:00:00", Some("2020-12-09T10:00:00Z")),
+            ("2020-12-09T10:00:00", Some("2020-12-09T10:00:00Z")),
+            ("2020-12-09", Some("2020-12-09T00:00:00Z")),
+            ("soon", None),
+        ] {
+            let message = with(
+                "metadata",
+                json!({"custom_metadata": {"gathering_time": text}}),
+            );
+            let time = parse_json(&message).unwrap().gathering_time;
+            assert_eq!(
+                time.map(|t| t.format(&Rfc3339).unwrap()).as_deref(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_url() {
+        let shown = format!("{:?}", parse_json(&announcement()).unwrap());
+        assert!(
+            !shown.contains("X-Amz-Signature") && !shown.contains("bucket"),
+            "{shown}"
+        );
+    }
+}
