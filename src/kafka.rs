@@ -5,13 +5,21 @@
 //! pause, resume, release, close; send), and what stands here is all that it may use. The client
 //! has never heard of archives, reports or rules.
 
+mod connection;
+mod error;
 pub mod options;
+mod stats;
+mod versions;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+
+pub use error::{Code, Error};
+pub use stats::{Counter, Stats};
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,694 @@
+//! One stream to one broker: frames, correlation ids, timeouts.
+//!
+//! A broker answers the requests of a connection in order and reads no further one meanwhile, so
+//! a request that waits at the broker (Fetch, JoinGroup) wants a connection of its own.
+//!
+//! Any error that leaves the stream in doubt (time, cut answer, wrong id, undecodable body) marks
+//! the connection dead. Nobody tries to find the next frame in a byte stream.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+
+use super::error::Error;
+use super::versions::{Api, Versions};
+use super::wire;
+
+/// Largest fetch answer: the limit that we ask for and, on top, one batch that is over it, which
+/// a broker sends whole.
+const MAX_FETCH_FRAME: usize = 64 << 20;
+/// Largest answer that lists a cluster or a group.
+const MAX_LIST_FRAME: usize = 16 << 20;
+/// Largest other answer.
+const MAX_FRAME: usize = 1 << 20;
+/// A frame of unknown truth is reserved for in steps.
+const CHUNK: usize = 256 << 10;
+/// Longest pause that a broker may impose.
+const MAX_THROTTLE: Duration = Duration::from_secs(30);
+/// `read` treats zero as "wait for ever".
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Limits for making a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// For each address that the name resolves to.
+    pub(super) connect: Duration,
+    /// For everything between connecting and the first request of ours.
+    pub(super) setup: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            setup: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A request whose answer is still to come.
+#[derive(Debug)]
+struct Pending {
+    correlation: i32,
+    key: i16,
+    version: i16,
+}
+
+/// A connection whose versions are negotiated.
+#[derive(Debug)]
+pub(super) struct Connection {
+    address: Arc<str>,
+    peer: SocketAddr,
+    stream: TcpStream,
+    client_id: StrBytes,
+    versions: Versions,
+    correlation: i32,
+    pending: VecDeque<Pending>,
+    dead: bool,
+    last_use: Instant,
+    quiet_until: Option<Instant>,
+}
+
+impl Connection {
+    /// Connects to `HOST:PORT`, each of its addresses in turn, and asks what the broker speaks.
+    ///
+    /// The name look-up has no time limit; use [`Connection::open_at`] where that matters.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`], [`Error::Connect`], [`Error::NotKafka`] and those of any request.
+    pub(super) fn open(address: &str, client_id: &str, timeouts: &Timeouts) -> Result<Self, Error> {
+        let name: Arc<str> = Arc::from(address);
+        let resolved = address.to_socket_addrs().map_err(|source| Error::Resolve {
+            address: name.clone(),
+            source: Arc::new(source),
+        })?;
+        let mut last = None;
+        for peer in resolved {
+            match Self::open_at(address, peer, client_id, timeouts) {
+                // Only a peer that cannot be reached makes the next address worth a try.
+                Err(error @ Error::Connect { .. }) => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::Resolve {
+            address: name,
+            source: Arc::new(io::Error::other("the name has no address")),
+        }))
+    }
+
+    /// Connects without a name look-up. `address` is what messages call the broker.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub(super) fn open_at(
+        address: &str,
+        peer: SocketAddr,
+        client_id: &str,
+        timeouts: &Timeouts,
+    ) -> Result<Self, Error> {
+        let address: Arc<str> = Arc::from(address);
+        let stream = TcpStream::connect_timeout(&peer, timeouts.connect.max(SHORTEST))
+            // A request is written in one piece and then waited for: Nagle only adds delay.
+            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            .map_err(|source| Error::Connect {
+                address: address.clone(),
+                source: Arc::new(source),
+            })?;
+        let mut connection = Self {
+            address,
+            peer,
+            stream,
+            client_id: StrBytes::from_string(client_id.to_owned()),
+            versions: Versions::default(),
+            correlation: 0,
+            pending: VecDeque::new(),
+            dead: false,
+            last_use: Instant::now(),
+            quiet_until: None,
+        };
+        connection.negotiate(Instant::now() + timeouts.setup)?;
+        Ok(connection)
+    }
+
+    /// `HOST:PORT` as it was given.
+    pub(super) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// The address that the name stood for.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether an error has ended it. Then every further call fails.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// Requests sent and not yet answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The version that requests of this kind go out with.
+    ///
+    /// # Errors
+    /// [`Error::Version`] when nothing is common; the connection stays usable.
+    pub(super) fn version<A: Api>(&self) -> Result<i16, Error> {
+        self.versions.pick::<A>(&self.address)
+    }
+
+    /// Rest of the pause that the broker asked for, during which nothing is sent.
+    pub(super) fn throttled(&self) -> Option<Duration> {
+        self.quiet_until
+            .map(|end| end.saturating_duration_since(Instant::now()))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// Those of [`Connection::send`] and [`Connection::receive`].
+    pub(super) fn request<A: Api>(
+        &mut self,
+        request: &A,
+        read_timeout: Duration,
+    ) -> Result<A::Response, Error> {
+        self.send(request)?;
+        self.receive::<A>(read_timeout)
+    }
+
+    /// Writes a request. Its answer is read later by [`Connection::receive`], in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Throttled`], [`Error::Version`] and [`Error::Encode`] before anything is written;
+    /// all others end the connection.
+    pub(super) fn send<A: Api>(&mut self, request: &A) -> Result<(), Error> {
+        self.check_alive(A::NAME)?;
+        if let Some(left) = self.throttled() {
+            return Err(Error::Throttled {
+                address: self.address.clone(),
+                left,
+            });
+        }
+        let version = self.version::<A>()?;
+        self.write(A::KEY, A::NAME, version, request)
+    }
+
+    /// Whether an answer, or the end of the stream, is there to be received. Waits for at most
+    /// `wait` and takes nothing off the stream.
+    pub(super) fn ready(&self, wait: Duration) -> bool {
+        if self.dead {
+            return true;
+        }
+        let peeked = if wait.is_zero() {
+            self.stream.set_nonblocking(true).and_then(|()| {
+                let peeked = self.stream.peek(&mut [0]);
+                self.stream.set_nonblocking(false).and(peeked)
+            })
+        } else {
+            self.stream
+                .set_read_timeout(Some(wait.max(SHORTEST)))
+                .and_then(|()| self.stream.peek(&mut [0]))
+        };
+        match peeked {
+            Ok(_) => true,
+            // Whatever else is wrong shows when the answer is received.
+            Err(error) => !matches!(
+                error.kind(),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+            ),
+        }
+    }
+
+    /// Reads the answer to the oldest request that is still open, which must be an `A`.
+    ///
+    /// The limit holds for the wait until the answer begins and again for its rest, with a second
+    /// for each MiB on top.
+    ///
+    /// # Errors
+    /// All of them end the connection. A code inside the answer is no error here.
+    pub(super) fn receive<A: Api>(&mut self, read_timeout: Duration) -> Result<A::Response, Error> {
+        self.check_alive(A::NAME)?;
+        let Some(pending) = self.pending.pop_front().filter(|open| open.key == A::KEY) else {
+            self.dead = true;
+            return Err(self.malformed(A::NAME, "answer without a request".into()));
+        };
+        let limit = match A::KEY {
+            1 => MAX_FETCH_FRAME,
+            3 | 11 | 14 => MAX_LIST_FRAME,
+            _ => MAX_FRAME,
+        };
+        let mut frame = self.read_frame(A::NAME, limit, read_timeout)?;
+        let header_version = A::Response::header_version(pending.version);
+        let response = ResponseHeader::decode(&mut frame, header_version)
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|header| {
+                if header.correlation_id == pending.correlation {
+                    wire::decode::<A>(pending.version, frame)
+                } else {
+                    Err(format!(
+                        "it answers request {} instead of {}",
+                        header.correlation_id, pending.correlation
+                    ))
+                }
+            });
+        match response {
+            Ok(response) => {
+                self.throttle(A::throttle(&response));
+                Ok(response)
+            }
+            Err(found) => {
+                self.dead = true;
+                Err(self.malformed(A::NAME, found))
+            }
+        }
+    }
+
+    /// Whether the broker has closed the connection, or sent what nobody asked for, while it was
+    /// not used. Brokers close idle connections; who asks first need not fail a request for it.
+    pub(super) fn is_stale(&mut self) -> bool {
+        const FRESH: Duration = Duration::from_secs(1);
+        if !self.dead
+            && self.pending.is_empty()
+            && self.last_use.elapsed() > FRESH
+            && self.ready(Duration::ZERO)
+        {
+            self.dead = true;
+        }
+        self.dead
+    }
+
+    /// Since 2.0 a broker answers first and then stops reading: the pause is ours to keep.
+    fn throttle(&mut self, millis: i32) {
+        self.quiet_until = u64::try_from(millis)
+            .ok()
+            .filter(|millis| *millis > 0)
+            .map(|millis| Instant::now() + Duration::from_millis(millis).min(MAX_THROTTLE));
+    }
+
+    fn check_alive(&self, api: &'static str) -> Result<(), Error> {
+        if self.dead {
+            return Err(Error::Closed {
+                address: self.address.clone(),
+                api,
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks for the versions, in the third version and, where that is refused, in the first.
+    fn negotiate(&mut self, deadline: Instant) -> Result<(), Error> {
+        const KEY: i16 = 18;
+        const NAME: &str = "ApiVersions";
+        const UNSUPPORTED_VERSION: i16 = 35;
+        for version in [3, 0] {
+            let mut request = ApiVersionsRequest::default();
+            if version >= 3 {
+                request.client_software_name = StrBytes::from_static_str(env!("CARGO_PKG_NAME"));
+                request.client_software_version =
+                    StrBytes::from_static_str(env!("CARGO_PKG_VERSION"));
+            }
+            self.write(KEY, NAME, version, &request)?;
+            let sent = self.pending.pop_front().map(|open| open.correlation);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let frame = self
+                .read_frame(NAME, MAX_FRAME, left)
+                .map_err(|error| match error {
+                    Error::Malformed { address, found, .. } => Error::NotKafka { address, found },
+                    other => other,
+                })?;
+            // The header of this answer has no tags, in any version: the peer cannot know yet
+            // which ones we speak.
+            let mut body = &frame[..];
+            let answer = body
+                .try_get_i32()
+                .map_err(|_| "cut off".to_string())
+                .and_then(|correlation| {
+                    if Some(correlation) == sent {
+                        wire::api_versions(version, body)
+                    } else {
+                        Err("its first answer is to another request".into())
+                    }
+                });
+            match answer {
+                Ok((0, offer)) => {
+                    self.versions = Versions::new(offer);
+                    return Ok(());
+                }
+                Ok((UNSUPPORTED_VERSION, _)) if version > 0 => {}
+                Ok((code, _)) => {
+                    self.dead = true;
+                    return Err(Error::Refused {
+                        address: self.address.clone(),
+                        api: NAME,
+                        code: super::error::Code::try_from_code(code)
+                            .unwrap_or(super::error::Code::Unknown(code)),
+                    });
+                }
+                Err(found) => {
+                    self.dead = true;
+                    return Err(Error::NotKafka {
+                        address: self.address.clone(),
+                        found,
+                    });
+                }
+            }
+        }
+        self.dead = true;
+        Err(Error::NotKafka {
+            address: self.address.clone(),
+            found: "it refuses every version of ApiVersions".into(),
+        })
+    }
+
+    fn write<M: Encodable + HeaderVersion>(
+        &mut self,
+        key: i16,
+        api: &'static str,
+        version: i16,
+        request: &M,
+    ) -> Result<(), Error> {
+        /// A broker that takes no byte for so long is gone.
+        const WRITE: Duration = Duration::from_secs(30);
+        self.correlation = self.correlation.wrapping_add(1);
+        let header = RequestHeader::default()
+            .with_request_api_key(key)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(self.client_id.clone()));
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header
+            .encode(&mut frame, M::header_version(version))
+            .and_then(|()| request.encode(&mut frame, version))
+            .map_err(|error| Error::Encode {
+                api,
+                found: format!("{error:#}"),
+            })?;
+        let length = i32::try_from(frame.len() - 4).map_err(|_| Error::Encode {
+            api,
+            found: "more than 2 GiB".into(),
+        })?;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        let written = self
+            .stream
+            .set_write_timeout(Some(WRITE))
+            .and_then(|()| self.stream.write_all(&frame))
+            .and_then(|()| self.stream.flush());
+        if let Err(source) = written {
+            return Err(self.broken(api, WRITE, source));
+        }
+        self.last_use = Instant::now();
+        self.pending.push_back(Pending {
+            correlation: self.correlation,
+            key,
+            version,
+        });
+        Ok(())
+    }
+
+    /// Reads one frame without its length. Memory follows the bytes that arrive, not the length
+    /// that they announce.
+    fn read_frame(
+        &mut self,
+        api: &'static str,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        let mut length = [0; 4];
+        self.fill(&mut length, Instant::now() + timeout)
+            .map_err(|source| self.broken(api, timeout, source))?;
+        let announced = i32::from_be_bytes(length);
+        let length = match usize::try_from(announced) {
+            Ok(length) if (4..=limit).contains(&length) => length,
+            _ => {
+                self.dead = true;
+                return Err(self.malformed(api, format!("a frame of {announced} bytes")));
+            }
+        };
+        let allowance = Duration::from_secs((length >> 20) as u64);
+        let deadline = Instant::now() + timeout + allowance;
+        let mut frame = Vec::with_capacity(length.min(CHUNK));
+        while frame.len() < length {
+            let start = frame.len();
+            // Doubling keeps the copies few; the last step fits exactly.
+            let end = length.min((2 * start).max(CHUNK));
+            frame.reserve_exact(end - start);
+            frame.resize(end, 0);
+            self.fill(&mut frame[start..], deadline)
+                .map_err(|source| self.broken(api, timeout + allowance, source))?;
+        }
+        self.last_use = Instant::now();
+        Ok(Bytes::from(frame))
+    }
+
+    /// `read_exact` with a limit for the whole, not for each byte.
+    fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left.max(SHORTEST)))?;
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => buffer = &mut buffer[n..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, api: &'static str, after: Duration, source: io::Error) -> Error {
+        self.dead = true;
+        let address = self.address.clone();
+        match source.kind() {
+            // A socket whose time is over says "would block" on Unix.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout {
+                address,
+                api,
+                after,
+            },
+            ErrorKind::UnexpectedEof => Error::Closed { address, api },
+            _ => Error::Lost {
+                address,
+                api,
+                source: Arc::new(source),
+            },
+        }
+    }
+
+    fn malformed(&self, api: &'static str, found: String) -> Error {
+        Error::Malformed {
+            address: self.address.clone(),
+            api,
+            found,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread::{self, JoinHandle};
+
+    use kafka_protocol::messages::{
+        FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// Takes one connection, reads a request for each script entry and answers with its bytes,
+    /// in which the first four stand for the correlation id. Then it keeps the stream open until
+    /// the client closes it, so that silence is silence.
+    fn peer(script: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let mut requests = Vec::new();
+            for mut answer in script {
+                let mut length = [0; 4];
+                stream.read_exact(&mut length).unwrap();
+                let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                stream.read_exact(&mut request).unwrap();
+                if answer.len() >= 8 && answer[4..8] == [0; 4] {
+                    answer[4..8].copy_from_slice(&request[4..8]);
+                }
+                requests.push(request);
+                stream.write_all(&answer).unwrap();
+            }
+            let _ = io::copy(&mut stream, &mut io::sink());
+            requests
+        });
+        (address, thread)
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&length.to_be_bytes()[..], &[0; 4], body].concat()
+    }
+
+    /// Heartbeat 0-4 and FindCoordinator 0-2, in the encoding of version 3.
+    fn offer() -> Vec<u8> {
+        frame(&[
+            0, 0, 3, 0, 12, 0, 0, 0, 4, 0, 0, 10, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0,
+        ])
+    }
+
+    fn body(response: &impl Encodable, version: i16) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        response.encode(&mut bytes, version).unwrap();
+        frame(&bytes)
+    }
+
+    fn open(address: &str) -> Result<Connection, Error> {
+        let timeouts = Timeouts {
+            connect: SOON,
+            setup: SOON,
+        };
+        Connection::open(address, "us", &timeouts)
+    }
+
+    #[test]
+    fn negotiates_and_pipelines() {
+        let (address, thread) = peer(vec![
+            offer(),
+            body(&HeartbeatResponse::default().with_error_code(27), 3),
+            body(
+                &FindCoordinatorResponse::default()
+                    .with_host(StrBytes::from_static_str("elsewhere")),
+                2,
+            ),
+        ]);
+        let mut connection = open(&address).unwrap();
+        assert!(!connection.ready(Duration::ZERO));
+        connection.send(&HeartbeatRequest::default()).unwrap();
+        connection.send(&FindCoordinatorRequest::default()).unwrap();
+        assert_eq!(connection.in_flight(), 2);
+        assert!(connection.ready(SOON));
+        let heartbeat = connection.receive::<HeartbeatRequest>(SOON).unwrap();
+        assert_eq!(heartbeat.error_code, 27);
+        let found = connection.receive::<FindCoordinatorRequest>(SOON).unwrap();
+        assert_eq!(&found.host[..], "elsewhere");
+        assert!(!connection.is_dead());
+        drop(connection);
+        let requests = thread.join().unwrap();
+        // Key, version and name of the second request.
+        assert_eq!(requests[1][..4], [0, 12, 0, 3]);
+        assert_eq!(requests[1][8..12], [0, 2, b'u', b's']);
+    }
+
+    #[test]
+    fn asks_an_old_broker_again_in_its_own_version() {
+        let (address, thread) = peer(vec![
+            frame(&[0, 35, 0, 0, 0, 0]),
+            frame(&[0, 0, 0, 0, 0, 1, 0, 12, 0, 0, 0, 2]),
+        ]);
+        let connection = open(&address).unwrap();
+        assert_eq!(connection.version::<HeartbeatRequest>().unwrap(), 2);
+        let error = connection
+            .version::<FindCoordinatorRequest>()
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("FindCoordinator: ours 1-2, it does not know this request"));
+        drop(connection);
+        assert_eq!(thread.join().unwrap()[1][..4], [0, 18, 0, 0]);
+    }
+
+    #[test]
+    fn names_what_is_no_kafka_broker() {
+        for answer in [
+            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            // A TLS alert; a frame of no length; of a negative one; another's answer; no answer.
+            vec![0x15, 3, 3, 0, 2, 2, 70],
+            vec![0, 0, 0, 0],
+            vec![0xff; 4],
+            vec![0, 0, 0, 6, 9, 9, 9, 9, 0, 0],
+            frame(&[0, 0, 9]),
+        ] {
+            let (address, thread) = peer(vec![answer]);
+            let error = open(&address).unwrap_err();
+            assert!(matches!(error, Error::NotKafka { .. }), "{error}");
+            assert!(error.to_string().contains(&address));
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn silence_ends_in_time_and_kills_the_connection() {
+        let (address, thread) = peer(vec![offer()]);
+        let mut connection = open(&address).unwrap();
+        let short = Duration::from_millis(30);
+        let error = connection
+            .request(&HeartbeatRequest::default(), short)
+            .unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert!(connection.is_dead());
+        let error = connection.send(&HeartbeatRequest::default()).unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
+        drop(connection);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn damaged_answers_kill_the_connection() {
+        let cases = [
+            // Another correlation id, a cut body, a giant frame.
+            vec![0, 0, 0, 10, 7, 7, 7, 7, 0, 0, 0, 0, 0, 0],
+            frame(&[0, 0]),
+            vec![0x7f, 0xff, 0xff, 0xff],
+        ];
+        for answer in cases {
+            let (address, thread) = peer(vec![offer(), answer]);
+            let mut connection = open(&address).unwrap();
+            let error = connection
+                .request(&HeartbeatRequest::default(), SOON)
+                .unwrap_err();
+            assert!(matches!(error, Error::Malformed { .. }), "{error}");
+            assert!(connection.is_dead());
+            drop(connection);
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn keeps_quiet_while_throttled() {
+        let answer = HeartbeatResponse::default().with_throttle_time_ms(i32::MAX);
+        let (address, thread) = peer(vec![offer(), body(&answer, 3)]);
+        let mut connection = open(&address).unwrap();
+        connection
+            .request(&HeartbeatRequest::default(), SOON)
+            .unwrap();
+        let error = connection.send(&HeartbeatRequest::default()).unwrap_err();
+        assert!(matches!(error, Error::Throttled { .. }), "{error}");
+        assert!(error.pause().unwrap() <= MAX_THROTTLE);
+        assert!(!connection.is_dead());
+        drop(connection);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_port_without_listener_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = open(&address).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot connect to {address}"));
+        assert!(matches!(
+            open("no port").unwrap_err(),
+            Error::Resolve { .. }
+        ));
+    }
+}

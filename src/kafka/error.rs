@@ -1,0 +1,183 @@
+//! What can go wrong between us and a broker, and whether it passes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use kafka_protocol::error::ResponseError as Code;
+
+/// A failed exchange with a broker.
+///
+/// Everything that is known about the place is in the message; nothing of a record is.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The name of a broker has no address.
+    #[error("cannot resolve {address} (no such name, or no name server reached)")]
+    Resolve {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// What the resolver said.
+        source: Arc<io::Error>,
+    },
+    /// None of the addresses of a broker takes connections.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// What the last address said.
+        source: Arc<io::Error>,
+    },
+    /// No complete answer in time. What became of the request is unknown.
+    #[error("{address} did not answer {api} within {after:?}")]
+    Timeout {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The broker ended the connection. What became of the request is unknown.
+    #[error("{address} closed the connection during {api}")]
+    Closed {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+    },
+    /// The connection broke. What became of the request is unknown.
+    #[error("lost the connection to {address} during {api}")]
+    Lost {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+        /// What the socket said.
+        source: Arc<io::Error>,
+    },
+    /// The first answer is not one of a Kafka broker.
+    #[error("not a Kafka broker at {address}, or its port wants TLS: {found}")]
+    NotKafka {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// What stood there instead.
+        found: String,
+    },
+    /// An answer that the protocol does not allow.
+    #[error("bad answer of {address} to {api}: {found}")]
+    Malformed {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The broker and we have no version of a request in common.
+    #[error("{address} and we share no version of {api}: ours {}-{}, {}", ours.0, ours.1, offered(*theirs))]
+    Version {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+        /// First and last version that we speak.
+        ours: (i16, i16),
+        /// First and last version that the broker speaks; `None`: it does not know the request.
+        theirs: Option<(i16, i16)>,
+    },
+    /// A request that cannot be written, which is a mistake of ours.
+    #[error("cannot write {api}: {found}")]
+    Encode {
+        /// Name of the request.
+        api: &'static str,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The broker answers with an error code.
+    #[error("{address} refused {api}: {code} ({})", code.code())]
+    Refused {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+        /// The code.
+        code: Code,
+    },
+    /// The broker asked to be left alone on this connection for a while (quotas).
+    #[error("{address} throttles us for another {left:?}")]
+    Throttled {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Rest of the pause.
+        left: Duration,
+    },
+    /// Not tried: the last attempt failed a moment ago.
+    #[error("{address} is not reachable, next attempt in {left:?}: {last}")]
+    Waiting {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Rest of the pause.
+        left: Duration,
+        /// Why the last attempt failed, with its causes.
+        last: Arc<str>,
+    },
+    /// No broker told us about the cluster.
+    #[error("no broker of the cluster answers: {last}")]
+    NoBroker {
+        /// Why the last one did not, with its causes.
+        last: Arc<str>,
+    },
+    /// A broker that metadata does not list.
+    #[error("broker {node} is not listed in the metadata")]
+    UnknownBroker {
+        /// Its number.
+        node: i32,
+    },
+}
+
+fn offered(theirs: Option<(i16, i16)>) -> String {
+    match theirs {
+        Some((first, last)) => format!("its {first}-{last}"),
+        None => "it does not know this request".into(),
+    }
+}
+
+impl Error {
+    /// The code, where a broker refused the request with one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Error::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may succeed later without anybody's help.
+    ///
+    /// A broker that speaks another language or version passes too: brokers are replaced one by
+    /// one, and behind one address may stand several.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Resolve { .. }
+            | Error::Connect { .. }
+            | Error::Timeout { .. }
+            | Error::Closed { .. }
+            | Error::Lost { .. }
+            | Error::NotKafka { .. }
+            | Error::Malformed { .. }
+            | Error::Throttled { .. }
+            | Error::Waiting { .. }
+            | Error::NoBroker { .. }
+            | Error::UnknownBroker { .. } => true,
+            Error::Version { .. } | Error::Encode { .. } => false,
+            Error::Refused { code, .. } => code.is_retriable(),
+        }
+    }
+
+    /// How long to wait before asking again, where that is known.
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            Error::Throttled { left, .. } | Error::Waiting { left, .. } => Some(*left),
+            _ => None,
+        }
+    }
+}
