@@ -5,6 +5,7 @@
 //! pause, resume, release, close; send), and what stands here is all that it may use. The client
 //! has never heard of archives, reports or rules.
 
+mod cluster;
 mod connection;
 mod error;
 pub mod options;

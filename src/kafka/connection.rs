@@ -16,9 +16,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
-use super::error::Error;
+use super::error::{Code, Error};
 use super::versions::{Api, Versions};
 use super::wire;
+use crate::error::chain;
 
 /// Largest fetch answer: the limit that we ask for and, on top, one batch that is over it, which
 /// a broker sends whole.
@@ -70,7 +71,8 @@ pub(super) struct Connection {
     versions: Versions,
     correlation: i32,
     pending: VecDeque<Pending>,
-    dead: bool,
+    /// Why it is dead.
+    dead: Option<Arc<str>>,
     last_use: Instant,
     quiet_until: Option<Instant>,
 }
@@ -128,7 +130,7 @@ impl Connection {
             versions: Versions::default(),
             correlation: 0,
             pending: VecDeque::new(),
-            dead: false,
+            dead: None,
             last_use: Instant::now(),
             quiet_until: None,
         };
@@ -148,7 +150,12 @@ impl Connection {
 
     /// Whether an error has ended it. Then every further call fails.
     pub(super) fn is_dead(&self) -> bool {
-        self.dead
+        self.dead.is_some()
+    }
+
+    /// What ended it, with its causes.
+    pub(super) fn cause_of_death(&self) -> Option<&Arc<str>> {
+        self.dead.as_ref()
     }
 
     /// Requests sent and not yet answered.
@@ -204,7 +211,7 @@ impl Connection {
     /// Whether an answer, or the end of the stream, is there to be received. Waits for at most
     /// `wait` and takes nothing off the stream.
     pub(super) fn ready(&self, wait: Duration) -> bool {
-        if self.dead {
+        if self.is_dead() {
             return true;
         }
         let peeked = if wait.is_zero() {
@@ -237,7 +244,6 @@ impl Connection {
     pub(super) fn receive<A: Api>(&mut self, read_timeout: Duration) -> Result<A::Response, Error> {
         self.check_alive(A::NAME)?;
         let Some(pending) = self.pending.pop_front().filter(|open| open.key == A::KEY) else {
-            self.dead = true;
             return Err(self.malformed(A::NAME, "answer without a request".into()));
         };
         let limit = match A::KEY {
@@ -264,25 +270,18 @@ impl Connection {
                 self.throttle(A::throttle(&response));
                 Ok(response)
             }
-            Err(found) => {
-                self.dead = true;
-                Err(self.malformed(A::NAME, found))
-            }
+            Err(found) => Err(self.malformed(A::NAME, found)),
         }
     }
 
     /// Whether the broker has closed the connection, or sent what nobody asked for, while it was
     /// not used. Brokers close idle connections; who asks first need not fail a request for it.
-    pub(super) fn is_stale(&mut self) -> bool {
+    pub(super) fn is_stale(&self) -> bool {
         const FRESH: Duration = Duration::from_secs(1);
-        if !self.dead
+        !self.is_dead()
             && self.pending.is_empty()
             && self.last_use.elapsed() > FRESH
             && self.ready(Duration::ZERO)
-        {
-            self.dead = true;
-        }
-        self.dead
     }
 
     /// Since 2.0 a broker answers first and then stops reading: the pause is ours to keep.
@@ -294,7 +293,7 @@ impl Connection {
     }
 
     fn check_alive(&self, api: &'static str) -> Result<(), Error> {
-        if self.dead {
+        if self.is_dead() {
             return Err(Error::Closed {
                 address: self.address.clone(),
                 api,
@@ -322,6 +321,10 @@ impl Connection {
                 .read_frame(NAME, MAX_FRAME, left)
                 .map_err(|error| match error {
                     Error::Malformed { address, found, .. } => Error::NotKafka { address, found },
+                    Error::Closed { address, .. } => Error::NotKafka {
+                        address,
+                        found: "it closed the connection without an answer".into(),
+                    },
                     other => other,
                 })?;
             // The header of this answer has no tags, in any version: the peer cannot know yet
@@ -344,16 +347,13 @@ impl Connection {
                 }
                 Ok((UNSUPPORTED_VERSION, _)) if version > 0 => {}
                 Ok((code, _)) => {
-                    self.dead = true;
                     return Err(Error::Refused {
                         address: self.address.clone(),
                         api: NAME,
-                        code: super::error::Code::try_from_code(code)
-                            .unwrap_or(super::error::Code::Unknown(code)),
+                        code: Code::try_from_code(code).unwrap_or(Code::Unknown(code)),
                     });
                 }
                 Err(found) => {
-                    self.dead = true;
                     return Err(Error::NotKafka {
                         address: self.address.clone(),
                         found,
@@ -361,7 +361,6 @@ impl Connection {
                 }
             }
         }
-        self.dead = true;
         Err(Error::NotKafka {
             address: self.address.clone(),
             found: "it refuses every version of ApiVersions".into(),
@@ -428,10 +427,7 @@ impl Connection {
         let announced = i32::from_be_bytes(length);
         let length = match usize::try_from(announced) {
             Ok(length) if (4..=limit).contains(&length) => length,
-            _ => {
-                self.dead = true;
-                return Err(self.malformed(api, format!("a frame of {announced} bytes")));
-            }
+            _ => return Err(self.malformed(api, format!("a frame of {announced} bytes"))),
         };
         let allowance = Duration::from_secs((length >> 20) as u64);
         let deadline = Instant::now() + timeout + allowance;
@@ -468,9 +464,8 @@ impl Connection {
     }
 
     fn broken(&mut self, api: &'static str, after: Duration, source: io::Error) -> Error {
-        self.dead = true;
         let address = self.address.clone();
-        match source.kind() {
+        let error = match source.kind() {
             // A socket whose time is over says "would block" on Unix.
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout {
                 address,
@@ -483,15 +478,22 @@ impl Connection {
                 api,
                 source: Arc::new(source),
             },
-        }
+        };
+        self.die(error)
     }
 
-    fn malformed(&self, api: &'static str, found: String) -> Error {
-        Error::Malformed {
+    fn malformed(&mut self, api: &'static str, found: String) -> Error {
+        self.die(Error::Malformed {
             address: self.address.clone(),
             api,
             found,
-        }
+        })
+    }
+
+    fn die(&mut self, error: Error) -> Error {
+        self.dead = Some(chain(&error).into());
+        self.pending.clear();
+        error
     }
 }
 

@@ -124,6 +124,8 @@ pub enum Error {
     /// No broker told us about the cluster.
     #[error("no broker of the cluster answers: {last}")]
     NoBroker {
+        /// Until the first of them is worth another attempt.
+        left: Duration,
         /// Why the last one did not, with its causes.
         last: Arc<str>,
     },
@@ -176,7 +178,9 @@ impl Error {
     /// How long to wait before asking again, where that is known.
     pub fn pause(&self) -> Option<Duration> {
         match self {
-            Error::Throttled { left, .. } | Error::Waiting { left, .. } => Some(*left),
+            Error::Throttled { left, .. }
+            | Error::Waiting { left, .. }
+            | Error::NoBroker { left, .. } => Some(*left),
             _ => None,
         }
     }
