@@ -9,6 +9,7 @@ mod cluster;
 mod connection;
 mod error;
 pub mod options;
+mod records;
 mod stats;
 mod versions;
 mod wire;
