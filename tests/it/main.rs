@@ -1,1 +1,15 @@
-fn main() {}
+//! The integration tests that need nothing but this machine: every peer is in process or a child.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tests: nothing here is a library, and a failed unwrap is a failed test"
+)]
+
+#[allow(dead_code, reason = "shared with the target `brokers`")]
+mod support;
+
+mod broker_selftest;

@@ -1,0 +1,4 @@
+//! What the tests stand on: servers that they script, and clients that are not ours.
+
+pub mod broker;
+pub mod raw_client;
