@@ -1,1 +1,637 @@
 //! Configuration: every key, its default, its unit and its checks.
+//!
+//! [`Config::load`] reads the file and the environment once and gives a tree of plain, checked
+//! values, or every problem there is. Nothing else of the program looks at the environment, and
+//! nothing here looks at the network. Each key is declared once, in `config/keys.rs`.
+
+mod document;
+mod env;
+mod keys;
+mod kinds;
+mod problems;
+mod reader;
+mod substitute;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use log::Level;
+
+pub use self::env::Env;
+use self::keys::Settings;
+use self::problems::Origin;
+pub use self::problems::{Problem, Problems};
+use self::reader::{Reader, Shown};
+use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
+use crate::logging;
+
+/// Where the file is looked for when nobody names one.
+const USUAL_FILE: &str = "config.toml";
+
+/// Which file to read.
+#[derive(Debug, Clone, Copy)]
+pub enum File<'a> {
+    /// This one; it has to be there.
+    Named(&'a Path),
+    /// `config.toml` in the working directory, if it is there.
+    Usual,
+    /// None: defaults and environment only.
+    None,
+}
+
+/// All settings, checked. What is optional here really is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The consumer group and its records.
+    pub consumer: Consumer,
+    /// Where results go.
+    pub publisher: Publisher,
+    /// What becomes of records that fail.
+    pub dead_letter_queue: DeadLetterQueue,
+    /// How archives are fetched.
+    pub downloader: Downloader,
+    /// How archives are extracted and examined.
+    pub engine: Engine,
+    /// How much work is done at a time.
+    pub worker: Worker,
+    /// Where metrics and health are served; `None`: nowhere. Port 0: the system chooses.
+    pub stats: Option<SocketAddr>,
+    /// What is logged and how.
+    pub logging: logging::Options,
+    /// What a person should know at start, to be logged once.
+    pub notes: Vec<Note>,
+    file: String,
+    shown: Vec<Shown>,
+}
+
+/// A remark on the configuration that is no problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// How loudly to say it.
+    pub level: Level,
+    /// One sentence.
+    pub text: String,
+    /// Whether it is about `run` only.
+    pub run_only: bool,
+}
+
+/// The consumer group and its records.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    /// Settings of the client.
+    pub options: ConsumerOptions,
+    /// Longest time between two commits, ≥ 1 s.
+    pub commit_interval: Duration,
+    /// Older records are skipped; `None`: none is too old.
+    pub max_record_age: Option<Duration>,
+    /// Only records whose `service` header has this value; `None`: all.
+    pub platform_service: Option<String>,
+}
+
+/// Where results go.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    /// Settings of the producer of results.
+    pub options: ProducerOptions,
+    /// Topic of the results.
+    pub outgoing_topic: String,
+    /// Whether the results go to the brokers that the announcements come from, so that one
+    /// producer serves results and dead letters.
+    pub shares_cluster: bool,
+}
+
+/// What becomes of records that fail.
+#[derive(Debug, Clone)]
+pub struct DeadLetterQueue {
+    /// Topic on the consumer's cluster; `None`: failed records are logged, counted and skipped.
+    pub topic: Option<String>,
+    /// Settings of a producer to the consumer's cluster, where the publisher has another.
+    pub options: ProducerOptions,
+}
+
+/// How archives are fetched.
+#[derive(Debug, Clone)]
+pub struct Downloader {
+    /// Regular expressions that compile; to be matched in full against the normal form.
+    pub allowed_urls: Vec<String>,
+    /// Lifts `allowed_urls`, never the check of addresses.
+    pub allow_unsafe_links: bool,
+    /// Networks beside the globally routable addresses.
+    pub allowed_networks: Vec<IpNet>,
+    /// Bytes, up to and including; at most `worker.max_in_flight_bytes`.
+    pub max_archive_size: u64,
+    /// Until a connection stands, TLS included.
+    pub connect_timeout: Duration,
+    /// Until the first byte of the answer.
+    pub response_timeout: Duration,
+    /// All attempts together.
+    pub deadline: Duration,
+    /// Bytes per second over 10 s; 0: no limit.
+    pub min_rate: u64,
+    /// ≥ 1.
+    pub attempts: u32,
+    /// PEM file of authorities; `None`: those of the host, else the built-in ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How archives are extracted and examined.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Where temporary files go: the configured directory, else `TMPDIR`, else `/tmp`.
+    pub extract_tmp_dir: PathBuf,
+    /// Bytes of an archive, unpacked.
+    pub unpacked_archive_size_limit: u64,
+    /// Bytes of one document.
+    pub max_document_size: u64,
+    /// Members of every kind.
+    pub max_entries: u64,
+    /// Unpacked bytes for each packed one.
+    pub max_ratio: u64,
+    /// Extraction, rules and rendering of one archive.
+    pub archive_deadline: Duration,
+    /// Which rules run.
+    pub rules: Rules,
+}
+
+/// Which rules run. Every name was found known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// For whom the report is.
+    pub profile: Profile,
+    /// Rules beside the default ones.
+    pub enable: Vec<String>,
+    /// Rules that do not run, whatever else is said.
+    pub disable: Vec<String>,
+}
+
+/// For whom a report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// For the owners of clusters.
+    External,
+    /// For ourselves.
+    Internal,
+}
+
+/// How much work is done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Threads that work on archives, ≥ 1.
+    pub threads: usize,
+    /// Records taken and not settled, ≥ `threads`.
+    pub max_in_flight: usize,
+    /// Bytes of archive bodies of all tasks.
+    pub max_in_flight_bytes: u64,
+    /// How long a drain may take.
+    pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Reads the file and the environment. `knows_rule` says whether a text names a rule or
+    /// begins the name of a component.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn load(
+        file: File<'_>,
+        env: &Env,
+        knows_rule: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut notes = Vec::new();
+        let text = read_file(file, &mut problems, &mut notes);
+        let document = document::Document::parse(&text, env, &mut problems);
+        let mut reader = Reader::new(document, env, problems);
+        reader.refuse_unknown(keys::KEYS, keys::LATER);
+        let settings = Settings::read(&mut reader);
+        check(&settings, &mut reader, knows_rule);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let worker = worker(&settings.worker, cores);
+        check_in_flight(&settings.worker, worker, &mut reader);
+
+        let Reader {
+            mut problems,
+            shown,
+            ..
+        } = reader;
+        if !problems.is_empty() {
+            problems.sort();
+            return Err(problems);
+        }
+        let mut config = Self::build(settings, worker, env);
+        notes.extend(config.remarks(env));
+        config.notes = notes;
+        config.file = problems.file;
+        config.shown = shown;
+        Ok(config)
+    }
+
+    fn build(settings: Settings, worker: Worker, env: &Env) -> Self {
+        let Settings {
+            consumer,
+            publisher,
+            dead_letter_queue,
+            downloader,
+            engine,
+            rules,
+            worker: _,
+            stats,
+            logging,
+        } = settings;
+        let shares_cluster = publisher.shares_cluster_of(&consumer);
+        let consumer_cluster = ClusterOptions {
+            name: "consumer",
+            bootstrap_servers: consumer.bootstrap_servers,
+            client_id: consumer.client_id,
+            metadata_max_age: consumer.metadata_max_age,
+        };
+        let publisher_cluster = ClusterOptions {
+            name: "publisher",
+            bootstrap_servers: if publisher.bootstrap_servers.is_empty() {
+                consumer_cluster.bootstrap_servers.clone()
+            } else {
+                publisher.bootstrap_servers
+            },
+            ..consumer_cluster.clone()
+        };
+        Self {
+            dead_letter_queue: DeadLetterQueue {
+                topic: dead_letter_queue.topic,
+                options: ProducerOptions {
+                    cluster: consumer_cluster.clone(),
+                    compression: publisher.compression,
+                },
+            },
+            consumer: Consumer {
+                options: ConsumerOptions {
+                    cluster: consumer_cluster,
+                    group_id: consumer.group_id,
+                    topic: consumer.incoming_topic,
+                    session_timeout: consumer.session_timeout,
+                    heartbeat_interval: consumer.heartbeat_interval,
+                    rebalance_timeout: consumer.rebalance_timeout,
+                    auto_offset_reset: consumer.auto_offset_reset,
+                    isolation_level: consumer.isolation_level,
+                    fetch_max_wait: consumer.fetch_max_wait,
+                    fetch_max_bytes: saturated(consumer.fetch_max_bytes),
+                    max_partition_fetch_bytes: saturated(consumer.max_partition_fetch_bytes),
+                    on_corrupt_batch: consumer.on_corrupt_batch,
+                },
+                commit_interval: consumer.commit_interval,
+                max_record_age: consumer.max_record_age,
+                platform_service: consumer.platform_service,
+            },
+            publisher: Publisher {
+                options: ProducerOptions {
+                    cluster: publisher_cluster,
+                    compression: publisher.compression,
+                },
+                outgoing_topic: publisher.outgoing_topic,
+                shares_cluster,
+            },
+            downloader: Downloader {
+                allowed_urls: downloader.allowed_urls,
+                allow_unsafe_links: downloader.allow_unsafe_links,
+                allowed_networks: downloader.allowed_networks,
+                max_archive_size: downloader.max_archive_size,
+                connect_timeout: downloader.connect_timeout,
+                response_timeout: downloader.response_timeout,
+                deadline: downloader.deadline,
+                min_rate: downloader.min_rate,
+                attempts: u32::try_from(downloader.attempts).unwrap_or(u32::MAX),
+                ca_file: downloader.ca_file,
+            },
+            engine: Engine {
+                extract_tmp_dir: engine.extract_tmp_dir.unwrap_or_else(|| env.tmp_dir()),
+                unpacked_archive_size_limit: engine.unpacked_archive_size_limit,
+                max_document_size: engine.max_document_size,
+                max_entries: engine.max_entries,
+                max_ratio: engine.max_ratio,
+                archive_deadline: engine.archive_deadline,
+                rules: Rules {
+                    profile: rules.profile,
+                    enable: rules.enable,
+                    disable: rules.disable,
+                },
+            },
+            worker,
+            stats: stats.enabled.then(|| {
+                let port = u16::try_from(stats.port).unwrap_or(0);
+                SocketAddr::new(stats.address, port)
+            }),
+            logging: logging::Options {
+                filter: logging.level,
+                format: logging.format,
+            },
+            notes: Vec::new(),
+            file: String::new(),
+            shown: Vec::new(),
+        }
+    }
+
+    /// What is worth a word although it is allowed.
+    fn remarks(&self, env: &Env) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let mut warn = |text: String| {
+            notes.push(Note {
+                level: Level::Warn,
+                text,
+                run_only: true,
+            });
+        };
+        if self.downloader.allow_unsafe_links {
+            warn(
+                "downloader.allow_unsafe_links is on: any link is followed to any allowed address"
+                    .into(),
+            );
+        }
+        if self.dead_letter_queue.topic.is_none() {
+            warn(
+                "dead_letter_queue.topic is empty: records that fail are logged, counted and skipped"
+                    .into(),
+            );
+        }
+        let proxies = env.proxies();
+        if !proxies.is_empty() {
+            warn(format!(
+                "{} set but not used: downloads go direct",
+                proxies.join(", ")
+            ));
+        }
+        notes
+    }
+
+    /// Makes sure that temporary files can be written, by writing one. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// They cannot; the problem names the key.
+    pub fn check_tmp_dir(&self) -> Result<(), Problems> {
+        let dir = &self.engine.extract_tmp_dir;
+        let written = tempfile::tempfile_in(dir)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"writable"));
+        let Err(error) = written else { return Ok(()) };
+        let mut problems = Problems::of(&self.file);
+        let path = "engine.extract_tmp_dir";
+        let origin = self
+            .shown
+            .iter()
+            .find(|shown| shown.path() == path)
+            .map_or(Origin::Default, |shown| shown.origin.clone());
+        let why = format!("{} is not writable: {error}", dir.display());
+        problems.push(origin, Some(path), why);
+        Err(problems)
+    }
+
+    /// The configuration in force, as TOML that can be read again: each key with its value,
+    /// where it comes from unless it is the default, and what the program makes of it where that
+    /// differs. Secrets are `***`.
+    pub fn to_toml(&self) -> String {
+        let remark = |shown: &Shown| {
+            let origin = match &shown.origin {
+                Origin::Line(line) => Some(format!("{}:{line}", self.file)),
+                Origin::Variable(name) => Some(name.clone()),
+                Origin::SecretFile(path) => Some(path.clone()),
+                Origin::File | Origin::Default => None,
+            };
+            let effect = self.effect(&shown.path());
+            let remark: Vec<_> = origin
+                .into_iter()
+                .chain(effect.map(|effect| format!("in force: {effect}")))
+                .collect();
+            remark.join("; ")
+        };
+        let mut toml = String::new();
+        for (section, _) in keys::SECTIONS {
+            if !toml.is_empty() {
+                toml.push('\n');
+            }
+            toml.push_str(&format!("[{section}]\n"));
+            for shown in self.shown.iter().filter(|shown| shown.section == *section) {
+                toml.push_str(&format!("{} = {}", shown.name, shown.value));
+                let remark = remark(shown);
+                if !remark.is_empty() {
+                    toml.push_str("  # ");
+                    // A line break would end the comment.
+                    toml.push_str(&remark.replace(|c: char| c.is_control(), " "));
+                }
+                toml.push('\n');
+            }
+        }
+        toml
+    }
+
+    /// What the program makes of a value that leaves the choice to it.
+    fn effect(&self, path: &str) -> Option<String> {
+        let value = self
+            .shown
+            .iter()
+            .find_map(|shown| (shown.path() == path).then_some(shown.value.as_str()))?;
+        match (path, value) {
+            ("worker.threads", "0") => Some(self.worker.threads.to_string()),
+            ("worker.max_in_flight", "0") => Some(self.worker.max_in_flight.to_string()),
+            ("engine.extract_tmp_dir", "\"\"") => {
+                Some(self.engine.extract_tmp_dir.display().to_string())
+            }
+            ("publisher.bootstrap_servers", "[]") => {
+                let servers = self.publisher.options.cluster.bootstrap_servers.join(", ");
+                Some(crate::secret::without_userinfo(&servers))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The `config.toml` of the repository: every key with its default and its meaning.
+pub fn default_file() -> String {
+    let env = Env::default();
+    let mut reader = Reader::new(document::Document::default(), &env, Problems::default());
+    Settings::read(&mut reader);
+    let mut toml = String::from(HEADER);
+    for (section, about) in keys::SECTIONS {
+        toml.push_str(&format!("\n#{about}\n[{section}]\n"));
+        for shown in reader
+            .shown
+            .iter()
+            .filter(|shown| shown.section == *section)
+        {
+            toml.push_str(&format!(
+                "# {}\n{} = {}\n",
+                shown.meaning, shown.name, shown.value
+            ));
+        }
+    }
+    toml
+}
+
+const HEADER: &str = "\
+# Every key of ccx-data-pipeline with its default. A key that is left out has its default; a key
+# that is not here is an error.
+#
+# What counts, the last first: the variable CCX_DATA_PIPELINE__SECTION__KEY (lists with commas),
+# the variable that a *_env key names, this file, the default. In the texts of this file ${NAME}
+# and ${NAME:default} stand for variables; $${ is a plain ${.
+#
+# Sizes: B, KB, MB, GB (1000), KiB, MiB, GiB (1024). Times: ms, s, m, h, d, like \"1h30m\".
+";
+
+fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> String {
+    let (path, may_be_missing) = match file {
+        File::None => return String::new(),
+        File::Usual => (Path::new(USUAL_FILE), true),
+        File::Named(path) => (path, false),
+    };
+    problems.file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if may_be_missing && error.kind() == std::io::ErrorKind::NotFound => {
+            notes.push(Note {
+                level: Level::Info,
+                text: format!("no {USUAL_FILE} here: built-in defaults and environment"),
+                run_only: false,
+            });
+            String::new()
+        }
+        Err(error) => {
+            problems.push(Origin::File, None, format!("cannot be read: {error}"));
+            String::new()
+        }
+    }
+}
+
+/// Checks that no key can make alone.
+fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str) -> bool) {
+    let Settings {
+        consumer,
+        publisher,
+        dead_letter_queue,
+        downloader,
+        engine,
+        rules,
+        worker,
+        ..
+    } = settings;
+    reader.require(
+        !consumer.bootstrap_servers.is_empty(),
+        &["consumer.bootstrap_servers"],
+        "wants at least one HOST:PORT",
+    );
+    reader.require(
+        consumer.heartbeat_interval.saturating_mul(3) <= consumer.session_timeout,
+        &["consumer.heartbeat_interval", "consumer.session_timeout"],
+        "heartbeat_interval may be at most a third of session_timeout",
+    );
+    let least = consumer.heartbeat_interval.saturating_mul(2) + Duration::from_secs(15);
+    reader.require(
+        consumer.rebalance_timeout >= least,
+        &["consumer.rebalance_timeout", "consumer.heartbeat_interval"],
+        format!(
+            "rebalance_timeout has to be at least 15s and two heartbeats, {}",
+            units::time_text(least)
+        ),
+    );
+    let same_cluster = publisher.shares_cluster_of(consumer);
+    reader.require(
+        !same_cluster || publisher.outgoing_topic != consumer.incoming_topic,
+        &["publisher.outgoing_topic", "consumer.incoming_topic"],
+        "results would come back as announcements: the topics have to differ on one cluster",
+    );
+    let dead_letters = dead_letter_queue.topic.as_deref();
+    reader.require(
+        dead_letters != Some(consumer.incoming_topic.as_str()),
+        &["dead_letter_queue.topic", "consumer.incoming_topic"],
+        "dead letters would come back as announcements: the topics have to differ",
+    );
+    reader.require(
+        !same_cluster || dead_letters != Some(publisher.outgoing_topic.as_str()),
+        &["dead_letter_queue.topic", "publisher.outgoing_topic"],
+        "dead letters would be taken for results: the topics have to differ on one cluster",
+    );
+    reader.require(
+        !downloader.allowed_urls.is_empty() || downloader.allow_unsafe_links,
+        &["downloader.allowed_urls"],
+        "an empty list refuses every archive; downloader.allow_unsafe_links lifts the list",
+    );
+    reader.require(
+        downloader.max_archive_size <= worker.max_in_flight_bytes,
+        &["downloader.max_archive_size", "worker.max_in_flight_bytes"],
+        "max_archive_size may be at most max_in_flight_bytes, or a large archive would wait for ever",
+    );
+    if let Some(path) = &downloader.ca_file {
+        let found = std::fs::File::open(path).and_then(|file| file.metadata());
+        let why = match found {
+            Ok(facts) if facts.is_file() => None,
+            Ok(_) => Some("is no file".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        };
+        let message = format!("{} {}", path.display(), why.as_deref().unwrap_or_default());
+        reader.require(why.is_none(), &["downloader.ca_file"], message);
+    }
+    reader.require(
+        engine.max_document_size <= engine.unpacked_archive_size_limit,
+        &[
+            "engine.unpacked_archive_size_limit",
+            "engine.max_document_size",
+        ],
+        "unpacked_archive_size_limit has to be at least max_document_size",
+    );
+    for (path, names) in [
+        ("engine.rules.enable", &rules.enable),
+        ("engine.rules.disable", &rules.disable),
+    ] {
+        for name in names {
+            reader.require(
+                knows_rule(name),
+                &[path],
+                format!("{name:?} is no rule and begins no component; `rules` lists them"),
+            );
+        }
+    }
+}
+
+impl keys::Publisher {
+    fn shares_cluster_of(&self, consumer: &keys::Consumer) -> bool {
+        let mut own = self.bootstrap_servers.clone();
+        let mut theirs = consumer.bootstrap_servers.clone();
+        own.sort();
+        theirs.sort();
+        own.is_empty() || own == theirs
+    }
+}
+
+/// Fills in what 0 leaves to the program. A task waits on the network for much of its time, so
+/// there are more threads than cores.
+fn worker(keys: &keys::Worker, cores: usize) -> Worker {
+    let or = |number: u64, chosen: usize| match usize::try_from(number).unwrap_or(usize::MAX) {
+        0 => chosen,
+        number => number,
+    };
+    let threads = or(keys.threads, cores.saturating_mul(4).clamp(4, 64));
+    Worker {
+        threads,
+        max_in_flight: or(keys.max_in_flight, threads.saturating_mul(2)),
+        max_in_flight_bytes: keys.max_in_flight_bytes,
+        shutdown_timeout: keys.shutdown_timeout,
+    }
+}
+
+fn check_in_flight(keys: &keys::Worker, worker: Worker, reader: &mut Reader<'_>) {
+    let chosen = if keys.threads == 0 { ", chosen" } else { "" };
+    reader.require(
+        worker.max_in_flight >= worker.threads,
+        &["worker.max_in_flight", "worker.threads"],
+        format!(
+            "max_in_flight has to be at least the number of threads ({}{chosen})",
+            worker.threads
+        ),
+    );
+}
+
+fn saturated(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
