@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use log::Level;
 
 pub use self::env::Env;
@@ -25,6 +24,8 @@ use self::keys::Settings;
 use self::problems::Origin;
 pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
+use crate::archive::limits::Limits;
+use crate::download;
 use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
 use crate::logging;
 
@@ -52,7 +53,7 @@ pub struct Config {
     /// What becomes of records that fail.
     pub dead_letter_queue: DeadLetterQueue,
     /// How archives are fetched.
-    pub downloader: Downloader,
+    pub downloader: download::Options,
     /// How archives are extracted and examined.
     pub engine: Engine,
     /// How much work is done at a time.
@@ -112,44 +113,13 @@ pub struct DeadLetterQueue {
     pub options: ProducerOptions,
 }
 
-/// How archives are fetched.
-#[derive(Debug, Clone)]
-pub struct Downloader {
-    /// Regular expressions that compile; to be matched in full against the normal form.
-    pub allowed_urls: Vec<String>,
-    /// Lifts `allowed_urls`, never the check of addresses.
-    pub allow_unsafe_links: bool,
-    /// Networks beside the globally routable addresses.
-    pub allowed_networks: Vec<IpNet>,
-    /// Bytes, up to and including; at most `worker.max_in_flight_bytes`.
-    pub max_archive_size: u64,
-    /// Until a connection stands, TLS included.
-    pub connect_timeout: Duration,
-    /// Until the first byte of the answer.
-    pub response_timeout: Duration,
-    /// All attempts together.
-    pub deadline: Duration,
-    /// Bytes per second over 10 s; 0: no limit.
-    pub min_rate: u64,
-    /// ≥ 1.
-    pub attempts: u32,
-    /// PEM file of authorities; `None`: those of the host, else the built-in ones.
-    pub ca_file: Option<PathBuf>,
-}
-
 /// How archives are extracted and examined.
 #[derive(Debug, Clone)]
 pub struct Engine {
     /// Where temporary files go: the configured directory, else `TMPDIR`, else `/tmp`.
     pub extract_tmp_dir: PathBuf,
-    /// Bytes of an archive, unpacked.
-    pub unpacked_archive_size_limit: u64,
-    /// Bytes of one document.
-    pub max_document_size: u64,
-    /// Members of every kind.
-    pub max_entries: u64,
-    /// Unpacked bytes for each packed one.
-    pub max_ratio: u64,
+    /// What an archive may hold.
+    pub limits: Limits,
     /// Extraction, rules and rendering of one archive.
     pub archive_deadline: Duration,
     /// Which rules run.
@@ -292,7 +262,7 @@ impl Config {
                 outgoing_topic: publisher.outgoing_topic,
                 shares_cluster,
             },
-            downloader: Downloader {
+            downloader: download::Options {
                 allowed_urls: downloader.allowed_urls,
                 allow_unsafe_links: downloader.allow_unsafe_links,
                 allowed_networks: downloader.allowed_networks,
@@ -306,10 +276,12 @@ impl Config {
             },
             engine: Engine {
                 extract_tmp_dir: engine.extract_tmp_dir.unwrap_or_else(|| env.tmp_dir()),
-                unpacked_archive_size_limit: engine.unpacked_archive_size_limit,
-                max_document_size: engine.max_document_size,
-                max_entries: engine.max_entries,
-                max_ratio: engine.max_ratio,
+                limits: Limits {
+                    unpacked_size: engine.unpacked_archive_size_limit,
+                    document_size: engine.max_document_size,
+                    entries: engine.max_entries,
+                    ratio: engine.max_ratio,
+                },
                 archive_deadline: engine.archive_deadline,
                 rules: Rules {
                     profile: rules.profile,

@@ -104,6 +104,24 @@ pub struct IgnoredMembers {
     pub absolute: u64,
 }
 
+impl IgnoredMembers {
+    /// The words for kinds.
+    pub const KINDS: [&'static str; 6] = ["link", "device", "fifo", "sparse", "other", "absolute"];
+
+    /// The counts, each with its word.
+    pub fn by_kind(&self) -> [(&'static str, u64); 6] {
+        let counts = [
+            self.links,
+            self.devices,
+            self.fifos,
+            self.sparse,
+            self.other,
+            self.absolute,
+        ];
+        std::array::from_fn(|at| (Self::KINDS[at], counts[at]))
+    }
+}
+
 /// An archive that was read to its end.
 #[derive(Debug)]
 pub struct Extracted {
