@@ -6,6 +6,7 @@
 //! has never heard of archives, reports or rules.
 
 mod cluster;
+mod assignor;
 mod connection;
 mod error;
 pub mod options;
