@@ -9,6 +9,7 @@ mod cluster;
 mod assignor;
 mod connection;
 mod error;
+mod group;
 pub mod options;
 mod records;
 mod stats;
@@ -18,10 +19,12 @@ mod wire;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 pub use error::{Code, Error};
+pub use group::Phase;
 pub use stats::{Counter, Stats};
 
 /// One partition of one topic.
@@ -108,4 +111,148 @@ pub struct Record {
     pub headers: Vec<Header>,
     /// Under which assignment it was fetched.
     pub lease: Lease,
+}
+
+/// What a consumer has to tell its owner, in the order in which it happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The complete new assignment; what is not in it is no longer ours.
+    Assigned {
+        /// Generation of the group that it belongs to.
+        generation: i32,
+        /// What we read now.
+        partitions: Vec<Assigned>,
+    },
+    /// The group rebalances: hand out no further record, finish or give up what is in work,
+    /// commit, then `release`.
+    ///
+    /// Leases stay live meanwhile, and on until the next assignment but for those that are given
+    /// up. At the deadline the consumer ends them all and says [`Event::Lost`].
+    Revoking {
+        /// When the consumer stops waiting.
+        deadline: Instant,
+    },
+    /// All leases are dead and nothing of them can be committed; the consumer joins again.
+    Lost,
+    /// Records of one partition, in order.
+    Fetched {
+        /// Where they come from.
+        partition: TopicPartition,
+        /// Under which assignment they were fetched.
+        lease: Lease,
+        /// Where fetching began.
+        from: i64,
+        /// The records; empty when only control batches or holes stood there.
+        records: Vec<Record>,
+        /// Where fetching goes on, holes and control batches included. Once all of these are
+        /// settled, this is what to commit.
+        next: i64,
+    },
+    /// Offsets that were passed over without being read.
+    Skipped {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// Under which assignment.
+        lease: Lease,
+        /// Where fetching stood.
+        from: i64,
+        /// Where it goes on; before `from` when the log was cut off or made anew.
+        to: i64,
+        /// Why.
+        cause: SkipCause,
+    },
+    /// The partition stands still until a person acts.
+    Halted {
+        /// Which.
+        partition: TopicPartition,
+        /// Why, on one line.
+        cause: String,
+    },
+}
+
+/// A partition that the group gave us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// Which.
+    pub partition: TopicPartition,
+    /// The right to work on it.
+    pub lease: Lease,
+    /// It came back in the directly following generation: lease, position and window stay.
+    pub kept: bool,
+}
+
+/// Why offsets were passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SkipCause {
+    /// The broker has no record at this offset: retention removed it, or the log is another one.
+    OutOfRange,
+    /// A batch stayed broken when fetched again.
+    CorruptBatch,
+}
+
+/// The next offset to read of one partition.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Which.
+    pub partition: TopicPartition,
+    /// The lease that its records were read under.
+    pub lease: Lease,
+    /// All records before it are settled.
+    pub offset: i64,
+}
+
+/// What became of a [`Commit`].
+#[derive(Debug, Clone)]
+pub struct CommitResult {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The offset that was to be committed.
+    pub offset: i64,
+    /// An error means: not committed, as far as is known.
+    pub result: Result<(), Error>,
+}
+
+/// A consumer that cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fatal {
+    /// Who has to act.
+    pub kind: FatalKind,
+    /// What happened, on one line, without secrets.
+    pub message: String,
+}
+
+impl Fatal {
+    fn new(kind: FatalKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a consumer cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FatalKind {
+    /// The brokers refuse us a group or topic.
+    NotAuthorised,
+    /// Another member uses our static id.
+    Fenced,
+    /// Settings of ours and of the brokers or the group do not go together.
+    Configuration,
+    /// An invariant of ours is broken.
+    Internal,
+}
+
+/// How a consumer is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberState {
+    /// Where it stands in the group.
+    pub phase: Phase,
+    /// Generation of the group, -1 outside of it.
+    pub generation: i32,
+    /// Whether the topic exists, as far as is known.
+    pub topic_known: bool,
+    /// What is wrong at the moment, on one line.
+    pub trouble: Option<String>,
 }

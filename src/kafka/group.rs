@@ -1,0 +1,1489 @@
+//! Membership in a consumer group, as a state machine without I/O.
+//!
+//! ```text
+//!            79, 14, 15, 16, 22, 25: again
+//!              ┌───────┐
+//!              ▼       │        we lead: plan
+//! start ──► Joining ───┴──────────────► Syncing ──► Stable ──27, new partitions──► Draining
+//!              ▲                           │          │                               │
+//!              ├────────── 27, 22, 25 ─────┘          │ 22, 25, stalled: Lost         │
+//!              └──────────────────────────────────────┴─── released, deadline ────────┘
+//! ```
+//!
+//! The poll thread asks [`Group::step`] what to do, does it and reports how it went; the heartbeat
+//! thread asks [`Group::beat`]. Both hold the same [`Group`] behind one lock, never over I/O, so
+//! that member id, generation and coordinator change together. Every answer carries the ticket or
+//! the identity of its question: one that belongs to a former membership changes nothing.
+//!
+//! It guarantees: a lease is live in at most one generation, but for a partition that returns in
+//! the directly following one (nobody else can have had it in between).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::assignor::{self, Shares, Strategy, Subscriber};
+use super::{Assigned, Code, Error, Fatal, FatalKind, Lease, TopicPartition};
+use crate::backoff::Backoff;
+use crate::error::chain;
+
+/// A sync refused this often in a row means that the group is wedged on an old member of ours.
+const MAX_REFUSED_SYNCS: u32 = 10;
+
+/// What the coordinator knows us by. It checks both with every heartbeat and commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) generation: i32,
+    pub(super) member_id: Arc<str>,
+}
+
+/// The broker that manages the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Coordinator {
+    /// `HOST:PORT` as the cluster advertises it.
+    pub(super) name: Arc<str>,
+    /// Where the poll thread reached it, so that the heartbeat thread needs no name server.
+    pub(super) address: SocketAddr,
+}
+
+/// Names one question to the coordinator; its answer counts only while it is the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// What the poll thread has to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// Find the coordinator and connect to it.
+    Find,
+    /// Send JoinGroup with this member id, which is empty for a newcomer.
+    Join { ticket: Ticket, member_id: Arc<str> },
+    /// We lead: look up the partitions of all these topics and hand in a plan.
+    Plan {
+        ticket: Ticket,
+        strategy: Strategy,
+        members: Vec<Subscriber>,
+    },
+    /// Send SyncGroup; the shares are empty unless we lead.
+    Sync {
+        ticket: Ticket,
+        identity: Identity,
+        shares: Shares,
+    },
+    /// An answer is outstanding.
+    Await,
+    /// Back off.
+    Pause(Instant),
+    /// Member of the group: fetch (or, draining, do not) and commit.
+    Run,
+    /// Joining leads nowhere: drop what is outstanding and leave as this member.
+    Abandon { member_id: Arc<str> },
+    /// It is over.
+    Stop(Fatal),
+}
+
+/// What the heartbeat thread has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Nothing before this time.
+    Wait(Instant),
+    /// Nothing before something changes.
+    Idle,
+    /// Send a heartbeat.
+    Send {
+        identity: Identity,
+        coordinator: Coordinator,
+    },
+    /// The poll thread has stalled and the membership is given up: send LeaveGroup.
+    Leave {
+        member_id: Arc<str>,
+        coordinator: Coordinator,
+    },
+    /// The member has left; the thread may end.
+    End,
+}
+
+/// What the owner of the consumer must be told, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// The complete new assignment.
+    Assigned {
+        generation: i32,
+        partitions: Vec<Assigned>,
+    },
+    /// The group rebalances: finish by then.
+    Revoking { deadline: Instant },
+    /// All leases are dead.
+    Lost,
+}
+
+/// How a question failed.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// The coordinator answered with an error.
+    Code(Code),
+    /// No usable answer; the connection is gone.
+    Connection(Error),
+}
+
+/// A JoinGroup answer without error.
+#[derive(Debug, Clone)]
+pub(super) struct Joined {
+    pub(super) identity: Identity,
+    /// Name of the chosen strategy.
+    pub(super) protocol: String,
+    pub(super) leads: bool,
+    /// All members, when we lead: member id, static id, subscription.
+    pub(super) members: Vec<(String, Option<String>, Bytes)>,
+}
+
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// On the way into the group; owns nothing to fetch.
+    Joining,
+    /// In the group with a valid assignment, maybe an empty one.
+    Stable,
+    /// In the group, which rebalances: work is finished, nothing is fetched.
+    Draining,
+    /// Has left, or may not be a member.
+    Stopped,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Joining {
+        outstanding: bool,
+    },
+    Planning {
+        strategy: Strategy,
+        members: Vec<Subscriber>,
+    },
+    Syncing {
+        shares: Shares,
+        outstanding: bool,
+    },
+    Stable,
+    Draining {
+        deadline: Instant,
+    },
+    Left,
+    Stopped(Fatal),
+}
+
+/// The times that the state machine needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    pub(super) heartbeat_interval: Duration,
+    pub(super) rebalance_timeout: Duration,
+}
+
+impl Timing {
+    /// How long work may go on after a rebalance was announced. The broker's clock started with
+    /// the heartbeat that was due before the one that told us; the rest is for commit and join.
+    fn drain(self) -> Duration {
+        self.rebalance_timeout
+            .saturating_sub(2 * self.heartbeat_interval)
+            .saturating_sub(Duration::from_secs(5))
+    }
+}
+
+/// The member. See the module.
+#[derive(Debug)]
+pub(super) struct Group {
+    name: String,
+    timing: Timing,
+    state: State,
+    identity: Identity,
+    coordinator: Option<Coordinator>,
+    leads: bool,
+    owned: BTreeMap<TopicPartition, Lease>,
+    /// The generation that `owned` was given in; differs from the identity's while we join.
+    owned_in: i32,
+    ticket: u64,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+    joining_since: Instant,
+    refused_syncs: u32,
+    next_beat: Instant,
+    /// When the owner last polled.
+    progress: Instant,
+    notices: VecDeque<Notice>,
+    trouble: Option<String>,
+}
+
+impl Group {
+    /// A member that has not joined yet.
+    pub(super) fn new(name: impl Into<String>, timing: Timing, now: Instant) -> Self {
+        Self {
+            name: name.into(),
+            timing,
+            state: State::Joining { outstanding: false },
+            identity: Identity {
+                generation: -1,
+                member_id: "".into(),
+            },
+            coordinator: None,
+            leads: false,
+            owned: BTreeMap::new(),
+            owned_in: -1,
+            ticket: 0,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20),
+            not_before: None,
+            joining_since: now,
+            refused_syncs: 0,
+            next_beat: now,
+            progress: now,
+            notices: VecDeque::new(),
+            trouble: None,
+        }
+    }
+
+    /// What the poll thread has to do. `Join` and `Sync` are given out once and must be answered,
+    /// with success or failure.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        self.expire(now);
+        match &self.state {
+            State::Stopped(fatal) => return Step::Stop(fatal.clone()),
+            State::Left => return Step::Await,
+            State::Joining { .. } | State::Planning { .. } | State::Syncing { .. }
+                if self.refused_syncs >= MAX_REFUSED_SYNCS
+                    || now.saturating_duration_since(self.joining_since)
+                        > 2 * self.timing.rebalance_timeout =>
+            {
+                return self.abandon(now);
+            }
+            _ => {}
+        }
+        if let Some(until) = self.not_before {
+            if now < until {
+                // A member goes on fetching while it looks for its coordinator.
+                return match self.state {
+                    State::Stable | State::Draining { .. } => Step::Run,
+                    _ => Step::Pause(until),
+                };
+            }
+            self.not_before = None;
+        }
+        if self.coordinator.is_none() {
+            return Step::Find;
+        }
+        let ticket = Ticket(self.ticket);
+        match &mut self.state {
+            State::Joining { outstanding: true }
+            | State::Syncing {
+                outstanding: true, ..
+            } => Step::Await,
+            State::Joining { outstanding } => {
+                *outstanding = true;
+                Step::Join {
+                    ticket,
+                    member_id: self.identity.member_id.clone(),
+                }
+            }
+            State::Planning { strategy, members } => Step::Plan {
+                ticket,
+                strategy: *strategy,
+                members: members.clone(),
+            },
+            State::Syncing {
+                shares,
+                outstanding,
+            } => {
+                *outstanding = true;
+                Step::Sync {
+                    ticket,
+                    identity: self.identity.clone(),
+                    shares: std::mem::take(shares),
+                }
+            }
+            State::Stable | State::Draining { .. } => Step::Run,
+            State::Left => Step::Await,
+            State::Stopped(fatal) => Step::Stop(fatal.clone()),
+        }
+    }
+
+    /// The coordinator was found and reached.
+    pub(super) fn found(&mut self, coordinator: Coordinator) {
+        self.coordinator = Some(coordinator);
+        self.backoff.reset();
+    }
+
+    /// The coordinator could not be found or reached.
+    pub(super) fn not_found(&mut self, failure: &Failure, now: Instant) {
+        if !self.stop_if_final("FindCoordinator", failure) {
+            self.note_trouble("cannot reach the group coordinator", failure);
+            // Time without a broker says nothing about the group.
+            self.joining_since = now;
+            self.back_off(now);
+        }
+    }
+
+    /// JoinGroup was answered.
+    pub(super) fn joined(&mut self, ticket: Ticket, answer: Joined, now: Instant) {
+        if !self.is_current(ticket) || !matches!(self.state, State::Joining { .. }) {
+            return;
+        }
+        let Some(strategy) = Strategy::from_name(&answer.protocol) else {
+            // We offered what the broker chose from, so this is a broker gone wrong.
+            self.trouble = Some(format!(
+                "unknown assignor {:?} in JoinGroup",
+                answer.protocol
+            ));
+            return self.retry(now);
+        };
+        self.identity = answer.identity;
+        self.leads = answer.leads;
+        self.backoff.reset();
+        self.ticket += 1;
+        log::info!(
+            "group {}: joined generation {} as {}{}",
+            self.name,
+            self.identity.generation,
+            self.identity.member_id,
+            if answer.leads { ", leading" } else { "" }
+        );
+        self.state = if answer.leads {
+            let members = answer
+                .members
+                .into_iter()
+                .map(|(member_id, instance_id, subscription)| Subscriber {
+                    topics: assignor::decode_subscription(&subscription).unwrap_or_else(|| {
+                        log::warn!(
+                            "group {}: subscription of {member_id} is not readable, it gets nothing",
+                            self.name
+                        );
+                        Vec::new()
+                    }),
+                    member_id,
+                    instance_id,
+                })
+                .collect();
+            State::Planning { strategy, members }
+        } else {
+            State::Syncing {
+                shares: Shares::new(),
+                outstanding: false,
+            }
+        };
+    }
+
+    /// The coordinator wants newcomers to come back with an id of its choice (KIP-394).
+    pub(super) fn member_id_required(&mut self, ticket: Ticket, member_id: Arc<str>) {
+        if self.is_current(ticket) && matches!(self.state, State::Joining { .. }) {
+            self.identity.member_id = member_id;
+            self.ticket += 1;
+            self.state = State::Joining { outstanding: false };
+        }
+    }
+
+    /// JoinGroup failed.
+    pub(super) fn join_failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant) {
+        if self.is_current(ticket) && matches!(self.state, State::Joining { .. }) {
+            self.entry_failed("JoinGroup", failure, now);
+        }
+    }
+
+    /// The leader's plan is made.
+    pub(super) fn planned(&mut self, ticket: Ticket, shares: Shares) {
+        if self.is_current(ticket) && matches!(self.state, State::Planning { .. }) {
+            self.ticket += 1;
+            self.state = State::Syncing {
+                shares,
+                outstanding: false,
+            };
+        }
+    }
+
+    /// The leader has no metadata to plan with; it asks again.
+    pub(super) fn plan_failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant) {
+        if self.is_current(ticket) && matches!(self.state, State::Planning { .. }) {
+            self.note_trouble("cannot look up the topics of the group", failure);
+            self.back_off(now);
+        }
+    }
+
+    /// SyncGroup was answered: we are in.
+    pub(super) fn synced(&mut self, ticket: Ticket, assignment: &[u8], now: Instant) {
+        if !self.is_current(ticket) || !matches!(self.state, State::Syncing { .. }) {
+            return;
+        }
+        let Some(partitions) = assignor::decode_assignment(assignment) else {
+            // The leader is not of our kind. Nobody else has these partitions, but nobody can say
+            // which they are.
+            self.trouble = Some("the leader's assignment is not readable".into());
+            log::error!(
+                "group {}: the leader's assignment is not readable",
+                self.name
+            );
+            return self.retry(now);
+        };
+        let generation = self.identity.generation;
+        let follows = self.owned_in.checked_add(1) == Some(generation);
+        let mut former = std::mem::take(&mut self.owned);
+        let assigned: Vec<Assigned> = partitions
+            .into_iter()
+            .map(|partition| {
+                let held = if follows {
+                    former.remove(&partition).filter(Lease::is_live)
+                } else {
+                    None
+                };
+                Assigned {
+                    kept: held.is_some(),
+                    lease: held.unwrap_or_default(),
+                    partition,
+                }
+            })
+            .collect();
+        self.owned = assigned
+            .iter()
+            .map(|entry| (entry.partition.clone(), entry.lease.clone()))
+            .collect();
+        // What is left went to others, or may have been theirs for a while.
+        for lease in former.into_values() {
+            lease.revoke();
+        }
+        log::info!(
+            "group {}: generation {} assigns {} to {}",
+            self.name,
+            generation,
+            list(assigned.iter().map(|entry| &entry.partition)),
+            self.identity.member_id
+        );
+        self.owned_in = generation;
+        self.refused_syncs = 0;
+        self.backoff.reset();
+        self.trouble = None;
+        self.ticket += 1;
+        self.next_beat = now + self.timing.heartbeat_interval;
+        self.progress = now;
+        self.state = State::Stable;
+        self.notices.push_back(Notice::Assigned {
+            generation,
+            partitions: assigned,
+        });
+    }
+
+    /// SyncGroup failed.
+    pub(super) fn sync_failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant) {
+        if self.is_current(ticket) && matches!(self.state, State::Syncing { .. }) {
+            if let Failure::Code(Code::RebalanceInProgress) = failure {
+                // Someone joined meanwhile: normal once or twice, not for ever.
+                self.refused_syncs += 1;
+                self.restart_join();
+                if self.refused_syncs > 2 {
+                    self.back_off(now);
+                }
+            } else {
+                self.entry_failed("SyncGroup", failure, now);
+            }
+        }
+    }
+
+    /// The connection to the coordinator broke, or it is the coordinator no more. The membership
+    /// stays: the next heartbeat or commit tells whether we are still in.
+    pub(super) fn coordinator_lost(
+        &mut self,
+        address: SocketAddr,
+        failure: &Failure,
+        now: Instant,
+    ) {
+        if self
+            .coordinator
+            .as_ref()
+            .is_some_and(|known| known.address == address)
+        {
+            self.coordinator = None;
+            self.note_trouble("lost the group coordinator", failure);
+            if let State::Joining { .. } | State::Syncing { .. } = self.state {
+                self.restart_join();
+            }
+            self.back_off(now);
+        }
+    }
+
+    /// Heartbeats or commits under this identity were refused with `code`.
+    pub(super) fn refused(&mut self, identity: &Identity, code: Code, now: Instant) {
+        if *identity != self.identity || !self.is_member() {
+            return;
+        }
+        match code {
+            Code::RebalanceInProgress => self.drain("the group rebalances", now),
+            Code::IllegalGeneration => self.lose("its generation is over", now),
+            Code::UnknownMemberId => {
+                self.lose("the group no longer knows it", now);
+                self.identity.member_id = "".into();
+            }
+            Code::NotCoordinator | Code::CoordinatorNotAvailable => {
+                if let Some(address) = self.coordinator.as_ref().map(|known| known.address) {
+                    self.coordinator_lost(address, &Failure::Code(code), now);
+                }
+            }
+            _ => {
+                self.stop_if_final("Heartbeat", &Failure::Code(code));
+            }
+        }
+    }
+
+    /// The leader saw other numbers of partitions than it dealt out.
+    pub(super) fn partitions_changed(&mut self, now: Instant) {
+        self.drain("partitions were added or removed", now);
+    }
+
+    /// Work is finished and committed, but for that of `abandoned`, which is given up: rejoin.
+    /// Nothing unless it is draining.
+    ///
+    /// The other leases stay live until the next assignment: no other member can have their
+    /// partitions before, and those that come back at once live on.
+    pub(super) fn release(&mut self, abandoned: &[TopicPartition], now: Instant) {
+        if let State::Draining { .. } = self.state {
+            for lease in abandoned.iter().filter_map(|name| self.owned.get(name)) {
+                lease.revoke();
+            }
+            self.join(now);
+        }
+    }
+
+    /// Leaves: all leases end. Returns the member id to leave with, if there is one.
+    pub(super) fn leave(&mut self) -> Option<Arc<str>> {
+        self.drop_leases();
+        self.state = State::Left;
+        self.ticket += 1;
+        let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
+        self.identity.generation = -1;
+        Some(member_id).filter(|id| !id.is_empty())
+    }
+
+    /// Stops for good, from outside the protocol.
+    pub(super) fn stop(&mut self, fatal: Fatal) {
+        self.drop_leases();
+        self.ticket += 1;
+        self.state = State::Stopped(fatal);
+    }
+
+    /// The owner polls: its loop is alive.
+    pub(super) fn progress(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// What the heartbeat thread has to do. `Send` and `Leave` are given out once.
+    pub(super) fn beat(&mut self, now: Instant) -> Beat {
+        // Not left to the poll thread alone: its owner may be busy with just that work.
+        self.expire(now);
+        let mut look_again = self.progress + self.timing.rebalance_timeout;
+        match self.state {
+            State::Left | State::Stopped(_) => return Beat::End,
+            // While the coordinator holds our JoinGroup or SyncGroup it expects no heartbeats.
+            State::Joining { .. } | State::Planning { .. } | State::Syncing { .. } => {
+                return Beat::Idle;
+            }
+            State::Draining { deadline } => look_again = look_again.min(deadline),
+            State::Stable => {}
+        }
+        if now >= self.progress + self.timing.rebalance_timeout {
+            // Heartbeats of a hung process would keep its partitions for ever.
+            log::error!(
+                "group {}: not polled for {:?}, {} leaves the group",
+                self.name,
+                self.timing.rebalance_timeout,
+                self.identity.member_id
+            );
+            let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
+            self.lose("it has stalled", now);
+            return match self.coordinator.clone() {
+                Some(coordinator) => Beat::Leave {
+                    member_id,
+                    coordinator,
+                },
+                None => Beat::Idle,
+            };
+        }
+        let Some(coordinator) = self.coordinator.clone() else {
+            return Beat::Wait(look_again);
+        };
+        if now < self.next_beat {
+            return Beat::Wait(self.next_beat.min(look_again));
+        }
+        self.next_beat = now + self.timing.heartbeat_interval;
+        Beat::Send {
+            identity: self.identity.clone(),
+            coordinator,
+        }
+    }
+
+    /// Takes the next notice to the owner.
+    pub(super) fn notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// The identity to commit with, while commits have a chance.
+    pub(super) fn committer(&self) -> Option<Identity> {
+        self.is_member().then(|| self.identity.clone())
+    }
+
+    /// The lease of a partition that is ours.
+    pub(super) fn lease(&self, partition: &TopicPartition) -> Option<&Lease> {
+        self.owned.get(partition)
+    }
+
+    /// The coordinator, where known.
+    pub(super) fn coordinator(&self) -> Option<Coordinator> {
+        self.coordinator.clone()
+    }
+
+    /// Whether the assignment is ours to make.
+    pub(super) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Where the member stands.
+    pub(super) fn phase(&self) -> Phase {
+        match self.state {
+            State::Joining { .. } | State::Planning { .. } | State::Syncing { .. } => {
+                Phase::Joining
+            }
+            State::Stable => Phase::Stable,
+            State::Draining { .. } => Phase::Draining,
+            State::Left | State::Stopped(_) => Phase::Stopped,
+        }
+    }
+
+    /// The generation, −1 outside the group.
+    pub(super) fn generation(&self) -> i32 {
+        self.identity.generation
+    }
+
+    /// The last failure of a series that has not ended, on one line.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// The group works again after [`Group::coordinator_lost`]: a heartbeat or commit went through.
+    pub(super) fn well(&mut self, identity: &Identity) {
+        if *identity == self.identity && self.trouble.take().is_some() {
+            log::info!("group {}: the coordinator answers again", self.name);
+            self.backoff.reset();
+        }
+    }
+
+    fn is_member(&self) -> bool {
+        matches!(self.state, State::Stable | State::Draining { .. })
+    }
+
+    fn is_current(&self, ticket: Ticket) -> bool {
+        ticket.0 == self.ticket
+    }
+
+    /// JoinGroup or SyncGroup failed: the common rows of the table.
+    fn entry_failed(&mut self, api: &'static str, failure: &Failure, now: Instant) {
+        if self.stop_if_final(api, failure) {
+            return;
+        }
+        match failure {
+            Failure::Code(Code::UnknownMemberId | Code::IllegalGeneration) => {
+                self.identity = Identity {
+                    generation: -1,
+                    member_id: "".into(),
+                };
+                // Whoever the group knew, it is not the one that had these.
+                self.lose_owned();
+                self.restart_join();
+            }
+            Failure::Code(Code::RebalanceInProgress) => self.restart_join(),
+            Failure::Code(Code::NotCoordinator | Code::CoordinatorNotAvailable)
+            | Failure::Connection(_) => {
+                self.note_trouble("lost the group coordinator", failure);
+                self.coordinator = None;
+                return self.retry(now);
+            }
+            Failure::Code(_) => {
+                self.note_trouble(&format!("{api} is refused"), failure);
+                return self.retry(now);
+            }
+        }
+        self.back_off(now);
+    }
+
+    fn retry(&mut self, now: Instant) {
+        self.restart_join();
+        self.back_off(now);
+    }
+
+    /// Joins anew as whoever we are; what is outstanding counts no more.
+    fn restart_join(&mut self) {
+        self.ticket += 1;
+        self.state = State::Joining { outstanding: false };
+    }
+
+    /// Out of membership, into joining.
+    fn join(&mut self, now: Instant) {
+        self.joining_since = now;
+        self.refused_syncs = 0;
+        self.leads = false;
+        self.restart_join();
+    }
+
+    fn drain(&mut self, why: &str, now: Instant) {
+        let State::Stable = self.state else { return };
+        log::info!(
+            "group {}: {why}; {} of generation {} gives back {}",
+            self.name,
+            self.identity.member_id,
+            self.identity.generation,
+            list(self.owned.keys())
+        );
+        if self.owned.is_empty() {
+            return self.join(now);
+        }
+        let deadline = now + self.timing.drain();
+        self.state = State::Draining { deadline };
+        self.notices.push_back(Notice::Revoking { deadline });
+    }
+
+    /// Ends the leases at the drain deadline.
+    fn expire(&mut self, now: Instant) {
+        if let State::Draining { deadline } = self.state
+            && now >= deadline
+        {
+            log::warn!(
+                "group {}: drain deadline passed, unfinished work of generation {} is given up",
+                self.name,
+                self.identity.generation
+            );
+            self.drop_leases();
+            self.notices.push_back(Notice::Lost);
+            self.join(now);
+        }
+    }
+
+    fn lose(&mut self, why: &str, now: Instant) {
+        log::warn!(
+            "group {}: membership in generation {} lost, {why}; had {}",
+            self.name,
+            self.identity.generation,
+            list(self.owned.keys())
+        );
+        self.identity.generation = -1;
+        self.drop_leases();
+        self.notices.push_back(Notice::Lost);
+        self.join(now);
+    }
+
+    /// Ends leases that were kept through a rejoin which now turns out to be no rejoin.
+    fn lose_owned(&mut self) {
+        if !self.owned.is_empty() {
+            self.drop_leases();
+            self.notices.push_back(Notice::Lost);
+        }
+    }
+
+    fn drop_leases(&mut self) {
+        for lease in std::mem::take(&mut self.owned).into_values() {
+            lease.revoke();
+        }
+        self.owned_in = -1;
+    }
+
+    fn abandon(&mut self, now: Instant) -> Step {
+        log::warn!(
+            "group {}: no assignment after {:?}, starting afresh as a new member",
+            self.name,
+            now.saturating_duration_since(self.joining_since)
+        );
+        let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
+        self.identity.generation = -1;
+        self.lose_owned();
+        self.join(now);
+        Step::Abandon { member_id }
+    }
+
+    fn back_off(&mut self, now: Instant) {
+        self.not_before = Some(now + self.backoff.next_pause());
+    }
+
+    /// Notes what is wrong; only the first of a series is worth a line.
+    fn note_trouble(&mut self, what: &str, failure: &Failure) {
+        let line = match failure {
+            Failure::Code(code) => format!("{what}: {code} ({})", code.code()),
+            Failure::Connection(error) => format!("{what}: {}", chain(error)),
+        };
+        if self.trouble.is_none() {
+            log::warn!("group {}: {line}", self.name);
+        } else {
+            log::debug!("group {}: {line}", self.name);
+        }
+        self.trouble = Some(line);
+    }
+
+    fn stop_if_final(&mut self, api: &'static str, failure: &Failure) -> bool {
+        let Some(fatal) = final_failure(api, &self.name, failure) else {
+            return false;
+        };
+        self.stop(fatal);
+        true
+    }
+}
+
+/// What no retry can mend.
+fn final_failure(api: &'static str, group: &str, failure: &Failure) -> Option<Fatal> {
+    let code = match failure {
+        Failure::Code(code) => *code,
+        Failure::Connection(Error::Refused { code, .. }) => *code,
+        Failure::Connection(error @ Error::Version { .. }) => {
+            return Some(Fatal::new(FatalKind::Configuration, chain(error)));
+        }
+        Failure::Connection(error @ Error::Encode { .. }) => {
+            return Some(Fatal::new(FatalKind::Internal, chain(error)));
+        }
+        Failure::Connection(_) => return None,
+    };
+    let (kind, why) = match code {
+        Code::FencedInstanceId => (
+            FatalKind::Fenced,
+            "another member uses the same static id".to_string(),
+        ),
+        Code::GroupAuthorizationFailed => (
+            FatalKind::NotAuthorised,
+            "no permission to read in this group".into(),
+        ),
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            (FatalKind::NotAuthorised, code.to_string())
+        }
+        Code::InconsistentGroupProtocol => (
+            FatalKind::Configuration,
+            format!(
+                "its members share no assignor with us; ours are {}",
+                Strategy::OFFERED.map(Strategy::name).join(", ")
+            ),
+        ),
+        Code::InvalidGroupId => (FatalKind::Configuration, "the group id is invalid".into()),
+        Code::InvalidSessionTimeout => (
+            FatalKind::Configuration,
+            "the session timeout is outside the broker's bounds \
+             (group.min.session.timeout.ms, group.max.session.timeout.ms)"
+                .into(),
+        ),
+        Code::GroupMaxSizeReached => (FatalKind::Configuration, "the group is full".into()),
+        Code::UnsupportedVersion => (
+            FatalKind::Configuration,
+            "the broker does not speak our version of the request".into(),
+        ),
+        _ => return None,
+    };
+    Some(Fatal::new(
+        kind,
+        format!("{api} of group {group}: {why} ({})", code.code()),
+    ))
+}
+
+/// Partitions in a log line.
+fn list<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
+    let names: Vec<String> = partitions.map(ToString::to_string).collect();
+    if names.is_empty() {
+        "no partition".into()
+    } else {
+        names.join(" ")
+    }
+}
+
+/// The member as both threads hold it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    group: Mutex<Group>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(group: Group) -> Arc<Self> {
+        Arc::new(Self {
+            group: Mutex::new(group),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The member. Never hold it over I/O. The guard must go before the other thread is to see
+    /// what changed: [`Shared::wake`].
+    pub(super) fn lock(&self) -> MutexGuard<'_, Group> {
+        // A panic under the lock ends its thread, which is noticed and fatal on its own.
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the heartbeat thread look again.
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Gives the lock back until something changes or `until`.
+    pub(super) fn wait<'a>(
+        &self,
+        guard: MutexGuard<'a, Group>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, Group> {
+        // A bound even without a time: a missed wake costs one look more, not the membership.
+        let pause = until.map_or(Duration::from_secs(1), |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        self.changed
+            .wait_timeout(guard, pause)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::{Just, Strategy as _, prop_assert, prop_oneof, proptest};
+
+    use super::*;
+
+    const TIMING: Timing = Timing {
+        heartbeat_interval: Duration::from_secs(3),
+        rebalance_timeout: Duration::from_secs(60),
+    };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn coordinator() -> Coordinator {
+        Coordinator {
+            name: "broker:9092".into(),
+            address: ([127, 0, 0, 1], 9092).into(),
+        }
+    }
+
+    fn owns(numbers: &[i32]) -> Bytes {
+        let partitions: Vec<_> = numbers
+            .iter()
+            .map(|n| TopicPartition::new("t", *n))
+            .collect();
+        assignor::encode_assignment(&partitions)
+    }
+
+    fn answer(generation: i32, member_id: &str) -> Joined {
+        Joined {
+            identity: Identity {
+                generation,
+                member_id: member_id.into(),
+            },
+            protocol: "range".into(),
+            leads: false,
+            members: Vec::new(),
+        }
+    }
+
+    fn code(code: Code) -> Failure {
+        Failure::Code(code)
+    }
+
+    /// Time goes on only by hand.
+    struct Test {
+        group: Group,
+        now: Instant,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut group = Group::new("g", TIMING, now);
+            assert_eq!(group.step(now), Step::Find);
+            group.found(coordinator());
+            Self { group, now }
+        }
+
+        fn step(&mut self) -> Step {
+            self.group.progress(self.now);
+            match self.group.step(self.now) {
+                Step::Pause(until) => {
+                    self.now = until;
+                    self.group.step(self.now)
+                }
+                step => step,
+            }
+        }
+
+        fn join(&mut self) -> (Ticket, Arc<str>) {
+            match self.step() {
+                Step::Join { ticket, member_id } => (ticket, member_id),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn sync(&mut self) -> (Ticket, Identity) {
+            match self.step() {
+                Step::Sync {
+                    ticket, identity, ..
+                } => (ticket, identity),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// Into the group as `m` in this generation, with these partitions.
+        fn enter(&mut self, generation: i32, numbers: &[i32]) -> Vec<Assigned> {
+            let (ticket, _) = self.join();
+            self.group.joined(ticket, answer(generation, "m"), self.now);
+            let (ticket, identity) = self.sync();
+            assert_eq!(identity, answer(generation, "m").identity);
+            self.group.synced(ticket, &owns(numbers), self.now);
+            assert_eq!(self.step(), Step::Run);
+            match self.group.notice() {
+                Some(Notice::Assigned {
+                    generation: told,
+                    partitions,
+                }) => {
+                    assert_eq!(told, generation);
+                    partitions
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn refused(&mut self, code: Code) {
+            let identity = self.group.identity.clone();
+            self.group.refused(&identity, code, self.now);
+        }
+    }
+
+    #[test]
+    fn joins_with_the_id_that_the_broker_wants() {
+        let mut t = Test::new();
+        let (ticket, member_id) = t.join();
+        assert_eq!(&*member_id, "");
+        assert_eq!(t.step(), Step::Await);
+        t.group.member_id_required(ticket, "given".into());
+        let (second, member_id) = t.join();
+        assert_eq!(&*member_id, "given");
+        assert_ne!(ticket, second);
+        // The first question is history.
+        t.group.joined(ticket, answer(9, "given"), t.now);
+        assert_eq!(t.step(), Step::Await);
+        t.group.joined(second, answer(1, "given"), t.now);
+        t.sync();
+    }
+
+    #[test]
+    fn the_leader_plans_for_members_of_other_clients() {
+        let mut t = Test::new();
+        let (ticket, _) = t.join();
+        let topics = BTreeSet::from(["t".to_string()]);
+        let joined = Joined {
+            leads: true,
+            members: vec![
+                ("m".into(), None, assignor::encode_subscription(&topics)),
+                ("odd".into(), None, Bytes::from_static(b"\xff")),
+            ],
+            ..answer(1, "m")
+        };
+        t.group.joined(ticket, joined, t.now);
+        let Step::Plan {
+            ticket,
+            strategy,
+            members,
+        } = t.step()
+        else {
+            panic!("no plan");
+        };
+        assert_eq!(members[0].topics, ["t"]);
+        assert!(members[1].topics.is_empty());
+        let shares = assignor::assign(strategy, &members, &BTreeMap::from([("t".into(), 2)]));
+        t.group.planned(ticket, shares.clone());
+        match t.step() {
+            Step::Sync { shares: sent, .. } => assert_eq!(sent, shares),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_partition_that_returns_at_once_keeps_its_lease() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0, 1]);
+        assert!(first.iter().all(|a| !a.kept && a.lease.is_live()));
+        t.refused(Code::RebalanceInProgress);
+        let deadline = t.now + seconds(60 - 6 - 5);
+        assert_eq!(t.group.notice(), Some(Notice::Revoking { deadline }));
+        assert_eq!(t.step(), Step::Run);
+        t.group.release(&[], t.now);
+        let second = t.enter(2, &[1, 2]);
+        assert!(second[0].kept && second[0].lease == first[1].lease);
+        assert!(first[1].lease.is_live());
+        assert!(!second[1].kept);
+        assert!(!first[0].lease.is_live(), "went to somebody else");
+    }
+
+    #[test]
+    fn work_given_up_is_not_kept() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0]);
+        t.refused(Code::RebalanceInProgress);
+        t.group.notice();
+        t.group.release(&[TopicPartition::new("t", 0)], t.now);
+        assert!(!first[0].lease.is_live());
+        let second = t.enter(2, &[0]);
+        assert!(!second[0].kept && second[0].lease.is_live());
+    }
+
+    #[test]
+    fn a_generation_in_between_ends_the_lease() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0]);
+        t.refused(Code::RebalanceInProgress);
+        t.group.notice();
+        t.group.release(&[], t.now);
+        let (ticket, _) = t.join();
+        t.group.joined(ticket, answer(2, "m"), t.now);
+        let (ticket, _) = t.sync();
+        t.group
+            .sync_failed(ticket, &code(Code::RebalanceInProgress), t.now);
+        let second = t.enter(3, &[0]);
+        assert!(!second[0].kept);
+        assert!(!first[0].lease.is_live());
+    }
+
+    #[test]
+    fn the_drain_deadline_ends_all_leases_even_unpolled() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0]);
+        t.refused(Code::RebalanceInProgress);
+        t.group.notice();
+        let before = t.now + seconds(48);
+        t.group.beat(before);
+        assert!(first[0].lease.is_live());
+        t.group.beat(t.now + seconds(49));
+        assert!(!first[0].lease.is_live());
+        assert_eq!(t.group.notice(), Some(Notice::Lost));
+        t.now += seconds(49);
+        let (_, member_id) = t.join();
+        assert_eq!(&*member_id, "m");
+    }
+
+    #[test]
+    fn without_partitions_there_is_nothing_to_drain() {
+        let mut t = Test::new();
+        t.enter(1, &[]);
+        t.refused(Code::RebalanceInProgress);
+        assert_eq!(t.group.notice(), None);
+        t.join();
+    }
+
+    #[test]
+    fn a_lost_membership_ends_leases_at_once() {
+        for (refusal, id_after) in [(Code::IllegalGeneration, "m"), (Code::UnknownMemberId, "")] {
+            let mut t = Test::new();
+            let first = t.enter(1, &[0]);
+            t.refused(refusal);
+            assert!(!first[0].lease.is_live());
+            assert_eq!(t.group.notice(), Some(Notice::Lost));
+            assert_eq!(t.group.committer(), None);
+            let (_, member_id) = t.join();
+            assert_eq!(&*member_id, id_after);
+        }
+    }
+
+    #[test]
+    fn answers_to_an_old_generation_are_dropped() {
+        let mut t = Test::new();
+        t.enter(1, &[0]);
+        let old = t.group.identity.clone();
+        t.refused(Code::RebalanceInProgress);
+        t.group.notice();
+        t.group.release(&[], t.now);
+        let second = t.enter(2, &[0]);
+        t.group.refused(&old, Code::UnknownMemberId, t.now);
+        assert!(second[0].lease.is_live());
+        assert_eq!(t.group.notice(), None);
+        assert_eq!(t.step(), Step::Run);
+    }
+
+    #[test]
+    fn a_moved_coordinator_costs_neither_member_id_nor_generation() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0]);
+        t.refused(Code::NotCoordinator);
+        assert!(first[0].lease.is_live());
+        // Fetching goes on while the back-off runs.
+        assert_eq!(t.group.step(t.now), Step::Run);
+        t.now += seconds(2);
+        assert_eq!(t.step(), Step::Find);
+        t.group.found(coordinator());
+        assert_eq!(t.step(), Step::Run);
+        assert_eq!(t.group.committer().unwrap(), answer(1, "m").identity);
+        // The same while joining.
+        t.refused(Code::RebalanceInProgress);
+        t.group.release(&[], t.now);
+        let (ticket, _) = t.join();
+        t.group
+            .join_failed(ticket, &code(Code::NotCoordinator), t.now);
+        assert_eq!(t.step(), Step::Find);
+        t.group.found(coordinator());
+        let (_, member_id) = t.join();
+        assert_eq!(&*member_id, "m");
+    }
+
+    #[test]
+    fn a_loading_coordinator_is_asked_again() {
+        let mut t = Test::new();
+        let (ticket, _) = t.join();
+        t.group
+            .join_failed(ticket, &code(Code::CoordinatorLoadInProgress), t.now);
+        assert!(matches!(t.group.step(t.now), Step::Pause(_)));
+        t.join();
+    }
+
+    #[test]
+    fn refusals_that_need_a_person_stop_it() {
+        let rows = [
+            (Code::FencedInstanceId, FatalKind::Fenced),
+            (Code::GroupAuthorizationFailed, FatalKind::NotAuthorised),
+            (Code::TopicAuthorizationFailed, FatalKind::NotAuthorised),
+            (Code::InconsistentGroupProtocol, FatalKind::Configuration),
+            (Code::InvalidGroupId, FatalKind::Configuration),
+            (Code::InvalidSessionTimeout, FatalKind::Configuration),
+            (Code::GroupMaxSizeReached, FatalKind::Configuration),
+        ];
+        for (refusal, kind) in rows {
+            let mut t = Test::new();
+            let (ticket, _) = t.join();
+            t.group.join_failed(ticket, &code(refusal), t.now);
+            match t.step() {
+                Step::Stop(fatal) => {
+                    assert_eq!(fatal.kind, kind);
+                    assert!(fatal.message.contains("group g"), "{}", fatal.message);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(t.group.beat(t.now), Beat::End);
+            // The same answer to a heartbeat.
+            let mut t = Test::new();
+            let first = t.enter(1, &[0]);
+            t.refused(refusal);
+            assert!(matches!(t.step(), Step::Stop(_)));
+            assert!(!first[0].lease.is_live());
+        }
+    }
+
+    #[test]
+    fn a_wedged_group_is_left() {
+        let mut t = Test::new();
+        for generation in 0.. {
+            if let Step::Abandon { member_id } = match t.step() {
+                Step::Join { ticket, .. } => {
+                    t.group.joined(ticket, answer(generation, "m"), t.now);
+                    continue;
+                }
+                Step::Sync { ticket, .. } => {
+                    t.group
+                        .sync_failed(ticket, &code(Code::RebalanceInProgress), t.now);
+                    continue;
+                }
+                other => other,
+            } {
+                assert_eq!(&*member_id, "m");
+                break;
+            }
+            assert!(generation < 1000);
+        }
+        let (_, member_id) = t.join();
+        assert_eq!(&*member_id, "");
+        // Also when the answer never comes.
+        t.now += seconds(121);
+        assert!(matches!(t.step(), Step::Abandon { .. }));
+    }
+
+    #[test]
+    fn heartbeats_go_out_while_a_member() {
+        let mut t = Test::new();
+        assert_eq!(t.group.beat(t.now), Beat::Idle);
+        t.enter(1, &[0]);
+        let due = t.now + seconds(3);
+        assert_eq!(t.group.beat(t.now), Beat::Wait(due));
+        assert!(matches!(t.group.beat(due), Beat::Send { .. }));
+        assert_eq!(t.group.beat(due), Beat::Wait(due + seconds(3)));
+        t.refused(Code::RebalanceInProgress);
+        assert!(matches!(t.group.beat(due + seconds(3)), Beat::Send { .. }));
+        t.group.release(&[], t.now);
+        assert_eq!(t.group.beat(due + seconds(9)), Beat::Idle);
+        assert_eq!(t.group.leave().as_deref(), Some("m"));
+        assert_eq!(t.group.beat(due + seconds(9)), Beat::End);
+    }
+
+    #[test]
+    fn a_stalled_owner_gives_its_partitions_to_others() {
+        let mut t = Test::new();
+        let first = t.enter(1, &[0]);
+        let late = t.now + seconds(60);
+        assert_eq!(
+            t.group.beat(late),
+            Beat::Leave {
+                member_id: "m".into(),
+                coordinator: coordinator()
+            }
+        );
+        assert!(!first[0].lease.is_live());
+        assert_eq!(t.group.notice(), Some(Notice::Lost));
+        t.now = late;
+        let (_, member_id) = t.join();
+        assert_eq!(&*member_id, "");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Input {
+        Step,
+        Join(i32),
+        JoinFails(Code),
+        Sync(Vec<i32>),
+        SyncFails(Code),
+        Refused(Code),
+        StaleRefused(Code),
+        StaleSync,
+        Release(Option<i32>),
+        Changed,
+        Unreachable,
+        Beat,
+        Pass(u64),
+    }
+
+    fn codes() -> impl proptest::strategy::Strategy<Value = Code> {
+        prop_oneof![
+            Just(Code::CoordinatorLoadInProgress),
+            Just(Code::CoordinatorNotAvailable),
+            Just(Code::NotCoordinator),
+            Just(Code::IllegalGeneration),
+            Just(Code::UnknownMemberId),
+            Just(Code::RebalanceInProgress),
+            Just(Code::UnknownServerError),
+        ]
+    }
+
+    fn inputs() -> impl proptest::strategy::Strategy<Value = Input> {
+        prop_oneof![
+            8 => Just(Input::Step),
+            6 => (1..3i32).prop_map(Input::Join),
+            6 => proptest::collection::vec(0..4i32, 0..4).prop_map(Input::Sync),
+            1 => codes().prop_map(Input::JoinFails),
+            1 => codes().prop_map(Input::SyncFails),
+            2 => codes().prop_map(Input::Refused),
+            1 => codes().prop_map(Input::StaleRefused),
+            1 => Just(Input::StaleSync),
+            3 => proptest::option::of(0..4i32).prop_map(Input::Release),
+            1 => Just(Input::Changed),
+            1 => Just(Input::Unreachable),
+            2 => Just(Input::Beat),
+            2 => (0..40u64).prop_map(Input::Pass),
+        ]
+    }
+
+    proptest! {
+        /// Whatever brokers and time do: leases of two generations are never live together, old
+        /// answers change nothing, and what is fetched under is what the last notice said.
+        #[test]
+        fn never_in_two_generations(script in proptest::collection::vec(inputs(), 1..120)) {
+            let mut now = Instant::now();
+            let mut group = Group::new("g", TIMING, now);
+            let (mut join, mut sync) = (None, None);
+            let (mut old_tickets, mut old_identities) = (Vec::new(), Vec::new());
+            let mut generation = 0;
+            // Every lease ever given, with the last generation that it was given in.
+            let mut given: Vec<(TopicPartition, Lease, i32)> = Vec::new();
+            let mut told: BTreeMap<TopicPartition, Lease> = BTreeMap::new();
+            for input in script {
+                match input {
+                    Input::Step => match group.step(now) {
+                        Step::Find => group.found(coordinator()),
+                        Step::Join { ticket, .. } => join = Some(ticket),
+                        Step::Sync { ticket, identity, .. } => {
+                            old_identities.push(identity);
+                            sync = Some(ticket);
+                        }
+                        Step::Pause(until) => now = until,
+                        Step::Stop(fatal) => prop_assert!(false, "{}", fatal.message),
+                        _ => {}
+                    },
+                    Input::Join(ahead) => if let Some(ticket) = join.take() {
+                        old_tickets.push(ticket);
+                        generation += ahead;
+                        group.joined(ticket, answer(generation, "m"), now);
+                    },
+                    Input::JoinFails(why) => if let Some(ticket) = join.take() {
+                        old_tickets.push(ticket);
+                        group.join_failed(ticket, &code(why), now);
+                    },
+                    Input::Sync(numbers) => if let Some(ticket) = sync.take() {
+                        old_tickets.push(ticket);
+                        group.synced(ticket, &owns(&numbers), now);
+                    },
+                    Input::SyncFails(why) => if let Some(ticket) = sync.take() {
+                        old_tickets.push(ticket);
+                        group.sync_failed(ticket, &code(why), now);
+                    },
+                    Input::Refused(why) => {
+                        let identity = group.identity.clone();
+                        group.refused(&identity, why, now);
+                    }
+                    Input::StaleRefused(why) => {
+                        for old in old_identities.iter().filter(|old| **old != group.identity).cloned().collect::<Vec<_>>() {
+                            let before = format!("{group:?}");
+                            group.refused(&old, why, now);
+                            let after = format!("{group:?}");
+                            prop_assert!(before == after);
+                        }
+                    }
+                    Input::StaleSync => for ticket in &old_tickets {
+                        let before = format!("{group:?}");
+                        group.synced(*ticket, &owns(&[0, 1, 2, 3]), now);
+                        group.joined(*ticket, answer(99, "x"), now);
+                        let after = format!("{group:?}");
+                        prop_assert!(before == after);
+                    },
+                    Input::Release(n) => {
+                        let abandoned = n.map(|n| TopicPartition::new("t", n));
+                        if matches!(group.state, State::Draining { .. })
+                            && let Some(partition) = &abandoned
+                        {
+                            told.remove(partition);
+                        }
+                        group.release(abandoned.as_slice(), now);
+                    }
+                    Input::Changed => group.partitions_changed(now),
+                    Input::Unreachable => group.coordinator_lost(coordinator().address, &code(Code::NetworkException), now),
+                    Input::Beat => { group.beat(now); }
+                    Input::Pass(n) => { now += seconds(n); group.progress(now); }
+                }
+                while let Some(notice) = group.notice() {
+                    match notice {
+                        Notice::Assigned { generation, partitions } => {
+                            let mut next = BTreeMap::new();
+                            for entry in partitions {
+                                let before = given.iter_mut().find(|(_, lease, _)| *lease == entry.lease);
+                                if let Some((partition, _, given_in)) = before {
+                                    prop_assert!(entry.kept && *partition == entry.partition);
+                                    prop_assert!(*given_in + 1 == generation);
+                                    *given_in = generation;
+                                } else {
+                                    prop_assert!(!entry.kept);
+                                    given.push((entry.partition.clone(), entry.lease.clone(), generation));
+                                }
+                                next.insert(entry.partition, entry.lease);
+                            }
+                            told = next;
+                        }
+                        Notice::Revoking { .. } => {}
+                        Notice::Lost => told.clear(),
+                    }
+                }
+                for (partition, lease, _) in &given {
+                    if lease.is_live() {
+                        prop_assert!(told.get(partition) == Some(lease), "{partition} lives on");
+                    }
+                }
+                for (partition, lease) in &told {
+                    prop_assert!(lease.is_live(), "{partition} died without a word");
+                }
+            }
+        }
+    }
+}
