@@ -5,11 +5,14 @@
 //! pause, resume, release, close; send), and what stands here is all that it may use. The client
 //! has never heard of archives, reports or rules.
 
-mod cluster;
 mod assignor;
+mod cluster;
 mod connection;
+mod consumer;
 mod error;
+mod fetch;
 mod group;
+mod heartbeat;
 pub mod options;
 mod records;
 mod stats;
@@ -23,6 +26,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+pub use consumer::Consumer;
 pub use error::{Code, Error};
 pub use group::Phase;
 pub use stats::{Counter, Stats};
