@@ -11,7 +11,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -35,6 +38,14 @@ const CONTROL: Duration = Duration::from_secs(10);
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between two refreshes while something is missing.
 const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a caller waits for a connection that is being made.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// After which time it is worth asking for it again.
+const DIAL_CHECK: Duration = Duration::from_millis(20);
+
+/// Where a connection that is being made arrives.
+type Dial = Receiver<Result<Connection, Error>>;
 
 /// What a connection is for. One that waits for the group must not hold up data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +112,7 @@ impl Reach {
             lost: None,
             attempts: 0,
             opened: None,
-            last: Arc::from("never tried"),
+            last: Arc::from("connecting"),
         }
     }
 
@@ -168,6 +179,7 @@ pub(super) struct Cluster {
     topics: BTreeMap<Arc<str>, Topic>,
     reach: HashMap<Arc<str>, Reach>,
     links: HashMap<(Use, Arc<str>), Connection>,
+    dials: HashMap<(Use, Arc<str>), Dial>,
     control: Option<Connection>,
     coordinator: Option<Coordinator>,
     refreshed: Option<Instant>,
@@ -196,6 +208,7 @@ impl Cluster {
             topics: BTreeMap::new(),
             reach: HashMap::new(),
             links: HashMap::new(),
+            dials: HashMap::new(),
             control: None,
             coordinator: None,
             refreshed: None,
@@ -343,7 +356,8 @@ impl Cluster {
     /// The connection for data to a broker, made anew where needed. May have answers to come.
     ///
     /// # Errors
-    /// [`Error::Waiting`] within the pause after a failed attempt, [`Error::UnknownBroker`], and
+    /// [`Error::Waiting`] within the pause after a failed attempt and while the connection is
+    /// still being made, [`Error::UnknownBroker`], and
     /// those of [`Connection::open`].
     pub(super) fn connection(&mut self, node: i32) -> Result<&mut Connection, Error> {
         let address = self
@@ -385,12 +399,46 @@ impl Cluster {
                 self.links.remove(&key);
             }
         }
-        match self.links.entry(key) {
-            Entry::Occupied(link) => Ok(link.into_mut()),
+        let place = match self.links.entry(key.clone()) {
+            Entry::Occupied(link) => return Ok(link.into_mut()),
+            Entry::Vacant(place) => place,
+        };
+        let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
+        // A moment is enough for a healthy broker; for one that does not answer, others must
+        // not wait.
+        let (dial, patience) = match self.dials.entry(key) {
+            Entry::Occupied(dial) => (dial, Duration::ZERO),
             Entry::Vacant(place) => {
-                let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
-                let fresh = open(reach, &address, &self.options, &self.timeouts, &self.stats)?;
-                Ok(place.insert(fresh))
+                if let Some(waiting) = reach.waiting(&address) {
+                    return Err(waiting);
+                }
+                let dial = dial(address.clone(), &self.options.client_id, self.timeouts);
+                (place.insert_entry(dial), PATIENCE)
+            }
+        };
+        let outcome = match dial.get().recv_timeout(patience) {
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Error::Waiting {
+                    address,
+                    left: DIAL_CHECK,
+                    last: reach.last.clone(),
+                });
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Connect {
+                address: address.clone(),
+                source: Arc::new(io::Error::other("no thread to connect with")),
+            }),
+            Ok(outcome) => outcome,
+        };
+        dial.remove();
+        match outcome {
+            Ok(connection) => {
+                reach.opened(self.options.name, &address, &self.stats);
+                Ok(place.insert(connection))
+            }
+            Err(error) => {
+                reach.failed(self.options.name, &address, &chain(&error));
+                Err(error)
             }
         }
     }
@@ -442,9 +490,17 @@ impl Cluster {
             .unwrap_or_default()
     }
 
+    /// Takes a topic out of metadata again.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.topics.remove(topic);
+    }
+
     /// Puts a question to any broker: the one asked last, then each that is known, then the
     /// bootstrap list. An answer that `check` does not like counts as none.
-    fn ask<A: Api>(
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::Throttled`], and non-transient ones.
+    pub(super) fn ask<A: Api>(
         &mut self,
         request: &A,
         check: impl Fn(&A::Response) -> Result<(), String>,
@@ -571,9 +627,11 @@ impl Cluster {
     fn forget_vanished(&mut self) {
         let listed = |address: &Arc<str>| self.brokers.values().any(|known| known == address);
         let coordinator = self.coordinator.as_ref().map(|known| &known.address);
-        self.links.retain(|(purpose, address), _| {
+        let wanted = |(purpose, address): &(Use, Arc<str>)| {
             listed(address) || (*purpose == Use::Group && Some(address) == coordinator)
-        });
+        };
+        self.links.retain(|key, _| wanted(key));
+        self.dials.retain(|key, _| wanted(key));
         self.reach.retain(|address, _| {
             listed(address) || self.bootstrap.contains(address) || Some(address) == coordinator
         });
@@ -600,6 +658,21 @@ fn open(
             Err(error)
         }
     }
+}
+
+/// Connects on a thread of its own, which ends with its time limits at the latest. The name
+/// look-up has none, which is the other reason for it.
+fn dial(address: Arc<str>, client_id: &str, timeouts: Timeouts) -> Dial {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let client_id = client_id.to_owned();
+    // Without a thread the sender is dropped here, which the receiver notices.
+    let _ = thread::Builder::new()
+        .name("kafka-connect".into())
+        .spawn(move || {
+            // Nobody listens any more when the broker has vanished meanwhile.
+            let _ = sender.send(Connection::open(&address, &client_id, &timeouts));
+        });
+    receiver
 }
 
 fn exchange<A: Api>(
