@@ -14,6 +14,8 @@ mod fetch;
 mod group;
 mod heartbeat;
 pub mod options;
+mod probe;
+mod producer;
 mod records;
 mod stats;
 mod versions;
@@ -29,6 +31,8 @@ use bytes::Bytes;
 pub use consumer::Consumer;
 pub use error::{Code, Error};
 pub use group::Phase;
+pub use probe::{ProbeLine, probe};
+pub use producer::{Producer, SendError};
 pub use stats::{Counter, Stats};
 
 /// One partition of one topic.
@@ -259,4 +263,27 @@ pub struct MemberState {
     pub topic_known: bool,
     /// What is wrong at the moment, on one line.
     pub trouble: Option<String>,
+}
+/// A record to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingRecord {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// Which partition; `None`: by the key as Java's clients do, without a key in turn.
+    pub partition: Option<i32>,
+    /// Key; null and empty differ.
+    pub key: Option<Bytes>,
+    /// Value; null and empty differ.
+    pub value: Option<Bytes>,
+    /// Headers in their order, duplicates kept.
+    pub headers: Vec<Header>,
+}
+
+/// A record that every in-sync replica holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Where it is.
+    pub partition: TopicPartition,
+    /// Its offset there; -1 when the broker only says that it already has it.
+    pub offset: i64,
 }

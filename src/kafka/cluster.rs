@@ -41,8 +41,6 @@ const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a caller waits for a connection that is being made.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// After which time it is worth asking for it again.
-const DIAL_CHECK: Duration = Duration::from_millis(20);
 
 /// Where a connection that is being made arrives.
 type Dial = Receiver<Result<Connection, Error>>;
@@ -112,7 +110,7 @@ impl Reach {
             lost: None,
             attempts: 0,
             opened: None,
-            last: Arc::from("connecting"),
+            last: Arc::from(""),
         }
     }
 
@@ -356,8 +354,8 @@ impl Cluster {
     /// The connection for data to a broker, made anew where needed. May have answers to come.
     ///
     /// # Errors
-    /// [`Error::Waiting`] within the pause after a failed attempt and while the connection is
-    /// still being made, [`Error::UnknownBroker`], and
+    /// [`Error::Waiting`] within the pause after a failed attempt, [`Error::Connecting`] while
+    /// it takes longer than a moment, [`Error::UnknownBroker`], and
     /// those of [`Connection::open`].
     pub(super) fn connection(&mut self, node: i32) -> Result<&mut Connection, Error> {
         let address = self
@@ -418,11 +416,7 @@ impl Cluster {
         };
         let outcome = match dial.get().recv_timeout(patience) {
             Err(RecvTimeoutError::Timeout) => {
-                return Err(Error::Waiting {
-                    address,
-                    left: DIAL_CHECK,
-                    last: reach.last.clone(),
-                });
+                return Err(Error::Connecting { address });
             }
             Err(RecvTimeoutError::Disconnected) => Err(Error::Connect {
                 address: address.clone(),

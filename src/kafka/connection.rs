@@ -171,6 +171,11 @@ impl Connection {
         self.versions.pick::<A>(&self.address)
     }
 
+    /// An error for each request of ours that the broker does not speak in any version of ours.
+    pub(super) fn gaps(&self) -> Vec<Error> {
+        self.versions.gaps(&self.address)
+    }
+
     /// Rest of the pause that the broker asked for, during which nothing is sent.
     pub(super) fn throttled(&self) -> Option<Duration> {
         self.quiet_until

@@ -121,6 +121,12 @@ pub enum Error {
         /// Why the last attempt failed, with its causes.
         last: Arc<str>,
     },
+    /// The connection is being made.
+    #[error("connecting to {address}")]
+    Connecting {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+    },
     /// No broker told us about the cluster.
     #[error("no broker of the cluster answers: {last}")]
     NoBroker {
@@ -168,6 +174,7 @@ impl Error {
             | Error::Malformed { .. }
             | Error::Throttled { .. }
             | Error::Waiting { .. }
+            | Error::Connecting { .. }
             | Error::NoBroker { .. }
             | Error::UnknownBroker { .. } => true,
             Error::Version { .. } | Error::Encode { .. } => false,
@@ -177,7 +184,10 @@ impl Error {
 
     /// How long to wait before asking again, where that is known.
     pub fn pause(&self) -> Option<Duration> {
+        /// After which it is worth asking for a connection again.
+        const CONNECTING: Duration = Duration::from_millis(20);
         match self {
+            Error::Connecting { .. } => Some(CONNECTING),
             Error::Throttled { left, .. }
             | Error::Waiting { left, .. }
             | Error::NoBroker { left, .. } => Some(*left),

@@ -54,7 +54,6 @@ macro_rules! apis {
         })*
 
         /// Number, name and versions of every request.
-        #[cfg(test)]
         pub(super) const ALL: &[(i16, &str, (i16, i16))] = &[$(($key, $name, ($first, $last)),)*];
     };
     (@refused $response:ident $code:ident leading) => {
@@ -97,14 +96,30 @@ impl Versions {
     /// # Errors
     /// [`Error::Version`] when nothing is common.
     pub(super) fn pick<A: Api>(&self, address: &Arc<str>) -> Result<i16, Error> {
-        let (first, last) = A::VERSIONS;
-        let theirs = self.0.get(&A::KEY).copied();
+        self.common(A::KEY, A::NAME, A::VERSIONS, address)
+    }
+
+    /// An error for each request without a common version.
+    pub(super) fn gaps(&self, address: &Arc<str>) -> Vec<Error> {
+        ALL.iter()
+            .filter_map(|(key, api, ours)| self.common(*key, api, *ours, address).err())
+            .collect()
+    }
+
+    fn common(
+        &self,
+        key: i16,
+        api: &'static str,
+        ours: (i16, i16),
+        address: &Arc<str>,
+    ) -> Result<i16, Error> {
+        let theirs = self.0.get(&key).copied();
         match theirs {
-            Some((low, high)) if low.max(first) <= high.min(last) => Ok(high.min(last)),
+            Some((first, last)) if first.max(ours.0) <= last.min(ours.1) => Ok(last.min(ours.1)),
             _ => Err(Error::Version {
                 address: address.clone(),
-                api: A::NAME,
-                ours: A::VERSIONS,
+                api,
+                ours,
                 theirs,
             }),
         }

@@ -1,0 +1,111 @@
+//! Looks at a cluster once and says what it finds, for a person: which brokers answer and in
+//! which versions, which topics are there, whether the group may be joined.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::{GroupId, HeartbeatRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use super::cluster::{Cluster, TopicState};
+use super::connection::{Connection, Timeouts};
+use super::error::Code;
+use super::options::ClusterOptions;
+use crate::error::chain;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeLine {
+    /// Whether it is as the worker needs it.
+    pub ok: bool,
+    /// What was found, on one line and without secrets.
+    pub text: String,
+}
+
+fn fine(text: String) -> ProbeLine {
+    ProbeLine { ok: true, text }
+}
+
+fn wrong(text: String) -> ProbeLine {
+    ProbeLine { ok: false, text }
+}
+
+/// Looks at brokers, topics and, where one is named, the group. Tries everything once; changes
+/// nothing. Takes at most some seconds for each broker that does not answer.
+pub fn probe(options: &ClusterOptions, topics: &[&str], group: Option<&str>) -> Vec<ProbeLine> {
+    let mut lines = Vec::new();
+    let mut cluster = Cluster::new(options.clone(), Arc::default());
+    for topic in topics {
+        cluster.want(&Arc::from(*topic));
+    }
+    if let Err(error) = cluster.refresh() {
+        for server in &options.bootstrap_servers {
+            lines.push(broker(options, server, server));
+        }
+        lines.push(wrong(chain(&error)));
+        return lines;
+    }
+    for (node, address) in cluster.brokers() {
+        lines.push(broker(options, &format!("{node} at {address}"), address));
+    }
+    for name in topics {
+        lines.push(match cluster.topic(name) {
+            TopicState::Known { partitions: 1 } => fine(format!("topic {name}: 1 partition")),
+            TopicState::Known { partitions } => {
+                fine(format!("topic {name}: {partitions} partitions"))
+            }
+            TopicState::Refused(Code::UnknownTopicOrPartition) => {
+                wrong(format!("topic {name} does not exist"))
+            }
+            TopicState::Refused(Code::TopicAuthorizationFailed) => {
+                wrong(format!("topic {name}: not authorised"))
+            }
+            TopicState::Refused(code) => wrong(format!("topic {name}: {code} ({})", code.code())),
+            TopicState::Unknown => wrong(format!("topic {name}: the broker leaves it out")),
+        });
+    }
+    lines.extend(group.map(|group| member(&mut cluster, group)));
+    lines
+}
+
+fn broker(options: &ClusterOptions, name: &str, address: &str) -> ProbeLine {
+    match Connection::open(address, &options.client_id, &Timeouts::default()) {
+        Err(error) => wrong(format!("broker {name}: {}", chain(&error))),
+        Ok(connection) => {
+            let gaps: Vec<String> = connection.gaps().iter().map(ToString::to_string).collect();
+            if gaps.is_empty() {
+                fine(format!("broker {name}: reachable, versions agree"))
+            } else {
+                wrong(format!("broker {name}: {}", gaps.join("; ")))
+            }
+        }
+    }
+}
+
+/// A heartbeat of nobody: a broker that lets us join knows no such member, one that does not
+/// says so.
+fn member(cluster: &mut Cluster, group: &str) -> ProbeLine {
+    const ANSWER: Duration = Duration::from_secs(10);
+    let coordinator = match cluster.coordinator(group) {
+        Ok(coordinator) => coordinator,
+        Err(error) => return wrong(format!("group {group}: {}", chain(&error))),
+    };
+    let request = HeartbeatRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_generation_id(-1)
+        .with_member_id(StrBytes::from_static_str("probe"))
+        .with_group_instance_id(None);
+    let (node, address) = (coordinator.node, &coordinator.address);
+    let outcome = Connection::open(address, &cluster.options().client_id, cluster.timeouts())
+        .and_then(|mut connection| connection.request(&request, ANSWER));
+    let place = format!("group {group}: coordinator is broker {node} at {address}");
+    match outcome {
+        Err(error) => wrong(format!("{place}: {}", chain(&error))),
+        Ok(answer) => match Code::try_from_code(answer.error_code) {
+            Some(code @ (Code::GroupAuthorizationFailed | Code::InvalidGroupId)) => {
+                wrong(format!("{place}, which refuses: {code} ({})", code.code()))
+            }
+            _ => fine(place),
+        },
+    }
+}
