@@ -1,8 +1,310 @@
 //! An extracted archive: typed, lazy, cached access to its documents, for rules.
+//!
+//! `archive.nodes()`, `archive.cluster_version()` and the like come from the table in
+//! [`models`]. A file is read and parsed when the first rule asks for it, at most once. A file
+//! that cannot be parsed counts as absent, is counted and named in the log once. Nothing here
+//! writes, and no name in the archive is used as a path.
+//!
+//! An archive belongs to one task and moves with it from thread to thread; it is not shared.
 
+pub mod documents;
 pub mod extract;
 pub mod files;
 pub mod limits;
 mod members;
+pub mod models;
 mod names;
 pub mod work_dir;
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use self::documents::field::{from_json, object};
+use self::documents::{Damage, Document, Found, Source};
+use self::extract::Extracted;
+use self::files::Files;
+pub use self::models::Model;
+
+/// Whose presence tells the kind of a cluster.
+const INFRASTRUCTURE: &str = "config/infrastructure.json";
+/// The conditions by which the cluster gathered.
+const REMOTE_CONFIGURATION: &str = "insights-operator/remote-configuration.json";
+/// Files that are read for the archive's own facts, whatever rules are on.
+pub const IDENTITY_FILES: &[&str] = &["config/id", INFRASTRUCTURE, REMOTE_CONFIGURATION];
+/// Largest document of an archive that is made in memory.
+const DOCUMENT_SIZE: u64 = 16 * 1024 * 1024;
+/// Most damaged files of one archive that get a log line of their own.
+const NAMED: u64 = 20;
+/// 2018-01-01T00:00:00Z in seconds: no archive is older, so an earlier time is no time.
+const FIRST_GATHERING: i64 = 1_514_764_800;
+
+/// What kind of cluster an archive is of, as metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// Without `config/infrastructure.json`.
+    Ocp,
+    /// With it. That is nearly every archive today; the word is the original's.
+    Hypershift,
+}
+
+impl ArchiveKind {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ArchiveKind::Ocp => "ocp",
+            ArchiveKind::Hypershift => "hypershift",
+        }
+    }
+}
+
+/// The documents of one archive.
+pub struct Archive {
+    /// Those that some model reads, by name.
+    files: Vec<File>,
+    /// Positions in `files`, best first for models of one file, by name for the others.
+    by_model: BTreeMap<Model, Vec<usize>>,
+    kind: ArchiveKind,
+    remote_configuration: Option<Content>,
+    remote_configuration_version: OnceCell<Option<String>>,
+    config_id_mtime: Option<u64>,
+    document_size: u64,
+    reads: Cell<u64>,
+    damaged: Cell<u64>,
+    host_fault: RefCell<Option<io::Error>>,
+}
+
+struct File {
+    path: String,
+    content: Content,
+    /// The parsed document, `None` when it is damaged.
+    document: OnceCell<Option<Box<dyn Any + Send>>>,
+}
+
+/// Where the bytes of a file lie.
+enum Content {
+    Memory(Vec<u8>),
+    /// Among those that extraction kept, under this name.
+    Extracted(Arc<Files>, Vec<u8>),
+}
+
+impl Content {
+    fn open<'a>(&'a self, path: &'a str, limit: u64) -> Result<Source<'a>, Damage> {
+        match self {
+            Content::Memory(bytes) => Ok(Source::new(
+                path,
+                bytes.len() as u64,
+                limit,
+                Box::new(bytes.as_slice()),
+            )),
+            Content::Extracted(files, name) => {
+                let gone = || Damage::Host(io::ErrorKind::NotFound.into());
+                let file = files.get(name).ok_or_else(gone)?;
+                let size = file.size();
+                if file.is_too_large() {
+                    return Err(Damage::Size { size, limit });
+                }
+                let content = file.open().map_err(Damage::Host)?;
+                Ok(Source::new(path, size, limit, Box::new(content)))
+            }
+        }
+    }
+}
+
+impl Archive {
+    /// Opens what extraction kept. `document_size` is the limit for one document in bytes, the
+    /// same that extraction had.
+    pub fn new(extracted: Extracted, document_size: u64) -> Archive {
+        let files = Arc::new(extracted.files);
+        let contents = files
+            .iter_sorted()
+            .map(|file| {
+                let path = String::from_utf8_lossy(file.name()).into_owned();
+                (
+                    path,
+                    Content::Extracted(Arc::clone(&files), file.name().to_vec()),
+                )
+            })
+            .collect();
+        Archive::index(contents, document_size, extracted.config_id_mtime)
+    }
+
+    /// An archive made of names and texts, for tests of rules.
+    pub fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Archive {
+        let files = files
+            .into_iter()
+            .map(|(path, text)| (path.to_owned(), Content::Memory(text.into())))
+            .collect();
+        Archive::index(files, DOCUMENT_SIZE, None)
+    }
+
+    fn index(
+        contents: Vec<(String, Content)>,
+        document_size: u64,
+        config_id_mtime: Option<u64>,
+    ) -> Archive {
+        let contents: BTreeMap<String, Content> = contents.into_iter().collect();
+        let names: HashSet<String> = contents.keys().cloned().collect();
+        let mut files = Vec::new();
+        let mut by_model: BTreeMap<Model, Vec<(usize, usize)>> = BTreeMap::new();
+        let mut remote_configuration = None;
+        for (path, content) in contents {
+            if path == REMOTE_CONFIGURATION {
+                remote_configuration = Some(content);
+                continue;
+            }
+            // The name with the suffix is the newer form of the same document.
+            if names.contains(&format!("{path}.json")) {
+                continue;
+            }
+            let places = models::classify(&path);
+            for place in &places {
+                by_model
+                    .entry(place.model)
+                    .or_default()
+                    .push((place.rank, files.len()));
+            }
+            if !places.is_empty() {
+                files.push(File {
+                    path,
+                    content,
+                    document: OnceCell::new(),
+                });
+            }
+        }
+        let by_model = by_model
+            .into_iter()
+            .map(|(model, mut places)| {
+                if model.is_one() {
+                    places.sort_unstable();
+                }
+                (
+                    model,
+                    places.into_iter().map(|(_, position)| position).collect(),
+                )
+            })
+            .collect();
+
+        Archive {
+            files,
+            by_model,
+            kind: if names.contains(INFRASTRUCTURE) {
+                ArchiveKind::Hypershift
+            } else {
+                ArchiveKind::Ocp
+            },
+            remote_configuration,
+            remote_configuration_version: OnceCell::new(),
+            config_id_mtime,
+            document_size,
+            reads: Cell::new(0),
+            damaged: Cell::new(0),
+            host_fault: RefCell::new(None),
+        }
+    }
+
+    /// The kind of cluster, as metrics name it.
+    pub fn kind(&self) -> ArchiveKind {
+        self.kind
+    }
+
+    /// The UUID at the start of `config/id`.
+    pub fn cluster_uuid(&self) -> Option<Uuid> {
+        self.cluster_id().map(|id| id.0)
+    }
+
+    /// When the cluster gathered: the time of the `config/id` member, when it is believable.
+    pub fn gathering_time(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let seconds = i64::try_from(self.config_id_mtime?).ok()?;
+        let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+        (seconds > FIRST_GATHERING && time <= now).then_some(time)
+    }
+
+    /// The version of the remote configuration by which the cluster gathered.
+    pub fn remote_configuration_version(&self) -> Option<&str> {
+        object! {
+            /// What of the remote configuration is read.
+            struct RemoteConfiguration {
+                /// Its version.
+                version: Option<String> = "version",
+            }
+        }
+        self.remote_configuration_version
+            .get_or_init(|| {
+                let content = self.remote_configuration.as_ref()?;
+                let document = self.parse(REMOTE_CONFIGURATION, content, |source| {
+                    from_json::<RemoteConfiguration>(&source.bytes()?)
+                        .map_err(Damage::Json)?
+                        .ok_or(Damage::Shape)
+                })?;
+                document.version
+            })
+            .as_deref()
+    }
+
+    /// How many files could not be parsed so far.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.get()
+    }
+
+    /// How many files were read and parsed so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.get()
+    }
+
+    /// A fault of our own file system while a document was read. What rules said since then
+    /// says nothing about the archive.
+    pub fn take_host_fault(&self) -> Option<io::Error> {
+        self.host_fault.borrow_mut().take()
+    }
+
+    /// The readable documents of a model.
+    fn found<T: Document>(&self, model: Model) -> impl Iterator<Item = Found<'_, T>> {
+        let positions = self.by_model.get(&model).map_or(&[][..], Vec::as_slice);
+        positions.iter().filter_map(move |&position| {
+            let file = &self.files[position];
+            let document = file.document.get_or_init(|| {
+                let document = self.parse(&file.path, &file.content, T::read)?;
+                Some(Box::new(document) as Box<dyn Any + Send>)
+            });
+            // The table sees to it that all models of a file have one type.
+            let document = document.as_ref()?.downcast_ref::<T>()?;
+            document
+                .belongs(model)
+                .then(|| Found::new(&file.path, document))
+        })
+    }
+
+    fn parse<T>(
+        &self,
+        path: &str,
+        content: &Content,
+        read: impl FnOnce(Source<'_>) -> Result<T, Damage>,
+    ) -> Option<T> {
+        self.reads.set(self.reads.get() + 1);
+        match content.open(path, self.document_size).and_then(read) {
+            Ok(document) => Some(document),
+            Err(Damage::Host(error)) => {
+                *self.host_fault.borrow_mut() = Some(error);
+                None
+            }
+            Err(damage) => {
+                let damaged = self.damaged.get() + 1;
+                self.damaged.set(damaged);
+                if damaged <= NAMED {
+                    // Debug form: names come from outside and may hold control characters.
+                    log::warn!(
+                        "document {path:?} is damaged and counts as absent: {}",
+                        crate::error::chain(&damage)
+                    );
+                }
+                None
+            }
+        }
+    }
+}
