@@ -1,1 +1,242 @@
 //! The report, byte for byte as downstream reads it.
+//!
+//! Names, order of keys and shapes are those of the system that this worker replaces; its
+//! readers are the aggregator and dashboards. The same evaluation gives the same bytes.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, UtcOffset};
+
+use crate::engine::Evaluation;
+use crate::rules::{self, Details, KeyKind, Rule};
+
+/// The context by which readers know where an archive comes from.
+const EXECUTION_CONTEXT: &str = "ccx_ocp_core.context.InsightsOperatorContext";
+/// The packages that readers look for. They name what they replace; versions are ours.
+const PLUGIN_SETS: [&str; 3] = ["insights-core", "ccx_rules_ocp", "ccx_ocp_core"];
+/// The commit that the program was built from, where the build says so.
+const COMMIT: Option<&str> = option_env!("CCX_DATA_PIPELINE_COMMIT");
+/// The only reason that a skip ever has.
+const MISSING_REQUIREMENTS: &str = "MISSING_REQUIREMENTS";
+
+/// A report. Serialises to an object whose keys have the order of these fields.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Constant for archives of clusters.
+    pub system: System,
+    /// Hits.
+    pub reports: Vec<Value>,
+    /// Always empty for these rules.
+    pub fingerprints: Vec<Value>,
+    /// Rules that did not apply.
+    pub skips: Vec<SkipEntry>,
+    /// What info rules say.
+    pub info: Vec<Value>,
+    /// What rules found in order.
+    pub pass: Vec<Value>,
+    /// When, and by what.
+    pub analysis_metadata: AnalysisMetadata,
+}
+
+/// The report's `system`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct System {
+    /// Empty.
+    pub metadata: std::collections::BTreeMap<String, String>,
+    /// Null.
+    pub hostname: Option<String>,
+}
+
+/// An element of `skips`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkipEntry {
+    /// The rule's component.
+    pub rule_fqdn: &'static str,
+    /// Constant.
+    pub reason: &'static str,
+    /// What is missing.
+    pub details: String,
+    /// Constant.
+    pub r#type: &'static str,
+}
+
+/// The report's `analysis_metadata`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AnalysisMetadata {
+    /// With microseconds and offset.
+    pub start: String,
+    /// With microseconds and offset.
+    pub finish: String,
+    /// Constant.
+    pub execution_context: &'static str,
+    /// Packages, their versions and commits.
+    pub plugin_sets: Map<String, Value>,
+}
+
+/// Renders an evaluation. `start` and `finish` are when the analysis began and ended.
+pub fn render(evaluation: &Evaluation, start: OffsetDateTime, finish: OffsetDateTime) -> Report {
+    let list = |wanted: KeyKind| {
+        evaluation
+            .responses
+            .iter()
+            .filter(|(_, kind, _)| *kind == wanted)
+            .map(|(rule, kind, response)| element(rule, *kind, response.key, &response.details))
+            .collect()
+    };
+    let skips = evaluation
+        .skips
+        .iter()
+        .map(|(rule, details)| SkipEntry {
+            rule_fqdn: rule.component,
+            reason: MISSING_REQUIREMENTS,
+            details: details.clone(),
+            r#type: "skip",
+        })
+        .collect();
+    let plugin_sets = PLUGIN_SETS
+        .map(|name| {
+            (
+                name.to_owned(),
+                json!({ "version": rules::VERSION, "commit": COMMIT }),
+            )
+        })
+        .into_iter()
+        .collect();
+
+    Report {
+        system: System::default(),
+        reports: list(KeyKind::Fail),
+        fingerprints: Vec::new(),
+        skips,
+        info: list(KeyKind::Info),
+        pass: list(KeyKind::Pass),
+        analysis_metadata: AnalysisMetadata {
+            start: timestamp(start),
+            finish: timestamp(finish),
+            execution_context: EXECUTION_CONTEXT,
+            plugin_sets,
+        },
+    }
+}
+
+/// An element of `reports`, `info` or `pass`.
+fn element(rule: &Rule, kind: KeyKind, key: &str, fields: &Details) -> Value {
+    let (id_field, kind_word, key_field) = match kind {
+        KeyKind::Fail => ("rule_id", "rule", "error_key"),
+        KeyKind::Info => ("info_id", "info", "info_key"),
+        KeyKind::Pass => ("pass_id", "pass", "pass_key"),
+    };
+    let mut details = fields.clone();
+    details.insert("type".to_owned(), kind_word.into());
+    details.insert(key_field.to_owned(), key.into());
+    let mut tags = rule.tags.to_vec();
+    tags.sort_unstable();
+    let links: Map<String, Value> = rule
+        .links
+        .iter()
+        .map(|(group, urls)| ((*group).to_owned(), json!(urls)))
+        .collect();
+
+    json!({
+        id_field: format!("{}|{key}", rule.name()),
+        "component": rule.component,
+        "type": kind_word,
+        "key": key,
+        "details": details,
+        "tags": tags,
+        "links": links,
+    })
+}
+
+/// `2021-12-13T15:51:02.895120+00:00`: always UTC, always microseconds.
+fn timestamp(moment: OffsetDateTime) -> String {
+    let utc = moment.to_offset(UtcOffset::UTC);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}+00:00",
+        utc.year(),
+        u8::from(utc.month()),
+        utc.day(),
+        utc.hour(),
+        utc.minute(),
+        utc.second(),
+        utc.microsecond(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Archive;
+    use crate::archive::documents::timestamp as times;
+    use crate::engine::{RuleOptions, RuleSet, evaluate};
+
+    fn report(files: &[(&str, &str)], rules: &RuleSet) -> String {
+        let archive = Archive::from_files(files.iter().copied());
+        let time = times::parse("2021-07-13T09:16:44.1234567+02:00").unwrap();
+        let evaluation = evaluate(rules, &archive, time, &|| None).unwrap();
+        serde_json::to_string(&render(&evaluation, time, time)).unwrap()
+    }
+
+    #[test]
+    fn an_empty_report_has_every_list() {
+        let disable = vec!["ccx_rules_ocp".into(), "ccx_rules_processing".into()];
+        let rules = RuleSet::new(&RuleOptions {
+            disable,
+            ..Default::default()
+        })
+        .unwrap();
+        let set = format!(
+            "{{\"version\":\"{}\",\"commit\":{}}}",
+            rules::VERSION,
+            json!(COMMIT)
+        );
+        assert_eq!(
+            report(&[], &rules),
+            format!(
+                "{{\"system\":{{\"metadata\":{{}},\"hostname\":null}},\"reports\":[],\
+                 \"fingerprints\":[],\"skips\":[],\"info\":[],\"pass\":[],\
+                 \"analysis_metadata\":{{\"start\":\"2021-07-13T07:16:44.123456+00:00\",\
+                 \"finish\":\"2021-07-13T07:16:44.123456+00:00\",\
+                 \"execution_context\":\"ccx_ocp_core.context.InsightsOperatorContext\",\
+                 \"plugin_sets\":{{\"insights-core\":{set},\"ccx_rules_ocp\":{set},\
+                 \"ccx_ocp_core\":{set}}}}}}}"
+            )
+        );
+    }
+
+    #[test]
+    fn elements_have_the_public_shape() {
+        let files = [
+            ("config/id", "B0C2D108-0603-41c3-9a8f-0a37eba5df49\n"),
+            (
+                "config/machineconfigpools/master.json",
+                r#"{"metadata": {"name": "master"}, "spec": {"paused": true}}"#,
+            ),
+        ];
+        let text = report(&files, &RuleSet::all());
+        let hit = concat!(
+            r#"{"rule_id":"mcp_set_to_pause|MCP_SET_TO_PAUSE","#,
+            r#""component":"ccx_rules_ocp.external.rules.mcp_set_to_pause.report","type":"rule","#,
+            r#""key":"MCP_SET_TO_PAUSE","details":{"pause":[{"name":"master"}],"type":"rule","#,
+            r#""error_key":"MCP_SET_TO_PAUSE"},"tags":[],"links":{"kcs":["#,
+            r#""https://access.redhat.com/solutions/5317441"],"jira":["#,
+            r#""https://issues.redhat.com/browse/INSIGHTOCP-109","#,
+            r#""https://issues.redhat.com/browse/INSIGHTOCP-396"]}}"#,
+        );
+        assert!(text.contains(hit), "{text}");
+        let info = concat!(
+            r#""info":[{"info_id":"cluster_id|GRAFANA_LINK","#,
+            r#""component":"ccx_rules_ocp.external.rules.cluster_id.report","type":"info","#,
+            r#""key":"GRAFANA_LINK","details":{"cluster_id":"b0c2d108-0603-41c3-9a8f-0a37eba5df49","#,
+            r#""grafana_link":"N/A","type":"info","info_key":"GRAFANA_LINK"},"tags":[],"links":{}}]"#,
+        );
+        assert!(text.contains(info), "{text}");
+        let skip = concat!(
+            r#"{"rule_fqdn":"ccx_rules_ocp.external.rules.nodes_requirements_check.report","#,
+            r#""reason":"MISSING_REQUIREMENTS","#,
+            r#""details":"All: ['ccx_ocp_core.models.nodes.Nodes'] Any: ","type":"skip"}"#,
+        );
+        assert!(text.contains(skip), "{text}");
+        assert_eq!(text, report(&files, &RuleSet::all()));
+    }
+}

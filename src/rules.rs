@@ -1,1 +1,436 @@
-//! The registered rules.
+//! The registered rules: what a rule is, what it may answer, and the list of all.
+//!
+//! A rule is a file below this one with a `RULE` and a `check`, a `mod` line and an entry in
+//! [`RULES`]. It reads documents of the archive and nothing else: no clock, network,
+//! environment, file path, log or metric. Same archive, same answer, on any machine. Components,
+//! keys and field names are downstream's contract: copied, never tidied.
+
+pub mod details;
+
+// Names public, details public.
+mod bug_1766907;
+mod bug_1821905;
+mod mcp_set_to_pause;
+mod nodes_requirements_check;
+mod tutorial_rule;
+// Info.
+mod cluster_id;
+mod version_info;
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+use crate::archive::{Archive, Model};
+
+/// Every rule. The order means nothing: reports are sorted.
+pub static RULES: &[Rule] = &[
+    // Names public, details public.
+    bug_1766907::RULE,
+    bug_1821905::RULE,
+    mcp_set_to_pause::RULE,
+    nodes_requirements_check::RULE,
+    tutorial_rule::RULE,
+    // Info.
+    cluster_id::RULE,
+    version_info::RULE,
+];
+
+/// The version of the rules, for metrics and reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The condition of rules that are for some versions only, as skips name it.
+pub(crate) const AFFECTED_VERSION: &str =
+    "ccx_ocp_core.utils.affected_version.ensure_is_affected_condition.<locals>.version_condition";
+
+/// One rule: what it is called, what it reads, and its function.
+#[derive(Debug)]
+pub struct Rule {
+    /// Full name of the public function that it stands for.
+    pub component: &'static str,
+    /// One sentence for people: what it detects.
+    pub detects: &'static str,
+    /// Every key that it can answer with.
+    pub keys: &'static [Key],
+    /// In which profile it runs.
+    pub profile: RuleProfile,
+    /// Whether it runs without being asked for.
+    pub enabled_by_default: bool,
+    /// From 1 (low) to 4 (critical), where it is known.
+    pub total_risk: Option<u8>,
+    /// Tags in the report.
+    pub tags: &'static [&'static str],
+    /// Links in the report: group and URLs.
+    pub links: &'static [(&'static str, &'static [&'static str])],
+    /// The documents that it reads.
+    pub requires: Requires,
+    /// The rule itself.
+    pub check: fn(&Context<'_>) -> RuleResult,
+}
+
+/// The documents that a rule reads.
+#[derive(Debug)]
+pub struct Requires {
+    /// Needed: the rule is skipped when one is missing.
+    pub all: &'static [Model],
+    /// Of each of these groups at least one is needed.
+    pub any: &'static [&'static [Model]],
+    /// Read where they are there.
+    pub optional: &'static [Model],
+}
+
+impl Requires {
+    /// Nothing: to start from in a rule that names only some of the fields.
+    pub const NOTHING: Requires = Requires {
+        all: &[],
+        any: &[],
+        optional: &[],
+    };
+
+    /// Every model in any of the three roles.
+    pub fn models(&self) -> impl Iterator<Item = Model> {
+        let any = self.any.iter().flat_map(|group| group.iter());
+        self.all.iter().chain(any).chain(self.optional).copied()
+    }
+}
+
+/// A key that a rule answers with.
+#[derive(Debug)]
+pub struct Key {
+    /// In capitals, as downstream knows it.
+    pub key: &'static str,
+    /// What the answer is.
+    pub kind: KeyKind,
+    /// When it is this key, for rules with several; else empty.
+    pub when: &'static str,
+}
+
+impl Key {
+    /// The only key of a rule that finds faults.
+    pub const fn fail(key: &'static str) -> Key {
+        Key {
+            key,
+            kind: KeyKind::Fail,
+            when: "",
+        }
+    }
+
+    /// A key of an info rule.
+    pub const fn info(key: &'static str) -> Key {
+        Key {
+            key,
+            kind: KeyKind::Info,
+            when: "",
+        }
+    }
+
+    /// The key that says that all is well.
+    pub const fn pass(key: &'static str) -> Key {
+        Key {
+            key,
+            kind: KeyKind::Pass,
+            when: "",
+        }
+    }
+
+    /// The same key, with the case that it is for.
+    pub const fn when(self, when: &'static str) -> Key {
+        Key { when, ..self }
+    }
+}
+
+/// In which list of the report an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyKind {
+    /// `reports`: a hit.
+    Fail,
+    /// `pass`.
+    Pass,
+    /// `info`.
+    Info,
+}
+
+/// In which profile a rule runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleProfile {
+    /// For users of the cluster.
+    External,
+    /// For those who run the service.
+    Internal,
+    /// Both.
+    Both,
+}
+
+impl RuleProfile {
+    /// The word that listings use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RuleProfile::External => "external",
+            RuleProfile::Internal => "internal",
+            RuleProfile::Both => "both",
+        }
+    }
+}
+
+/// For whom reports are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Users of the cluster, through the aggregator: info values are strings, nothing passes.
+    #[default]
+    External,
+    /// Those who run the service: everything.
+    Internal,
+}
+
+/// What a rule may look at.
+pub struct Context<'a> {
+    /// The documents.
+    pub archive: &'a Archive,
+    /// The moment to which "now" in a condition refers.
+    pub reference_time: OffsetDateTime,
+    /// Whose details are wanted.
+    pub profile: Profile,
+}
+
+/// What a rule answers: a response, nothing to say, or (with `?`) that it does not apply.
+pub type RuleResult = Result<Option<Response>, Skip>;
+
+/// What a rule found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// One of the rule's keys.
+    pub key: &'static str,
+    /// The fields of the catalogue in their order, without `type` and the key.
+    pub details: Details,
+}
+
+/// Fields of a response.
+pub type Details = Map<String, Value>;
+
+/// The usual end of a rule that found something.
+///
+/// # Errors
+/// Never; it is a result so that rules can return it.
+pub fn respond(key: &'static str, details: Details) -> RuleResult {
+    Ok(Some(Response { key, details }))
+}
+
+/// Why a rule does not apply: components that are missing, as the report names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Skip {
+    /// Missing ones of those that are all needed.
+    pub all: Vec<&'static str>,
+    /// Groups of which none is there.
+    pub any: Vec<Vec<&'static str>>,
+}
+
+impl Skip {
+    /// A condition component does not hold.
+    pub fn condition(component: &'static str) -> Skip {
+        Skip {
+            all: vec![component],
+            any: Vec::new(),
+        }
+    }
+
+    /// A model is there but not with what the rule needs.
+    pub fn model(model: Model) -> Skip {
+        Skip::condition(model.spec().component)
+    }
+
+    /// The models of a group are there but none decides.
+    pub fn any_of(models: &[Model]) -> Skip {
+        Skip {
+            all: Vec::new(),
+            any: vec![components(models)],
+        }
+    }
+}
+
+fn components(models: &[Model]) -> Vec<&'static str> {
+    models.iter().map(|model| model.spec().component).collect()
+}
+
+/// As the report's `details` of a skip says it, in the form of a Python list.
+impl fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |components: &[&str]| {
+            let quoted: Vec<_> = components.iter().map(|name| format!("'{name}'")).collect();
+            format!("[{}]", quoted.join(", "))
+        };
+        let groups: Vec<_> = self.any.iter().map(|group| list(group)).collect();
+        write!(
+            formatter,
+            "All: {} Any: {}",
+            list(&self.all),
+            groups.join(" Any: ")
+        )
+    }
+}
+
+impl Rule {
+    /// Its short name: the last but one part of the component.
+    pub fn name(&self) -> &'static str {
+        self.component.rsplit('.').nth(1).unwrap_or(self.component)
+    }
+
+    /// Which of the models that it needs are missing.
+    pub fn missing(&self, archive: &Archive) -> Option<Skip> {
+        let absent = |model: &&Model| !model.is_present(archive);
+        let all: Vec<Model> = self.requires.all.iter().filter(absent).copied().collect();
+        let any: Vec<_> = self
+            .requires
+            .any
+            .iter()
+            .filter(|group| group.iter().all(|model| absent(&model)))
+            .map(|group| components(group))
+            .collect();
+        (!all.is_empty() || !any.is_empty()).then(|| Skip {
+            all: components(&all),
+            any,
+        })
+    }
+
+    /// Which list an answer with this key goes to.
+    pub fn kind_of(&self, key: &str) -> Option<KeyKind> {
+        self.keys
+            .iter()
+            .find(|known| known.key == key)
+            .map(|known| known.kind)
+    }
+
+    /// Whether it runs in a profile.
+    pub fn is_of(&self, profile: Profile) -> bool {
+        match (self.profile, profile) {
+            (RuleProfile::Both, _) | (_, Profile::Internal) => true,
+            (RuleProfile::External, Profile::External) => true,
+            (RuleProfile::Internal, Profile::External) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What tests of rules share.
+
+    use serde_json::Value;
+    use time::OffsetDateTime;
+
+    use super::{Context, Profile, Rule};
+    use crate::archive::Archive;
+    use crate::archive::documents::timestamp;
+
+    /// What came of a rule: key and details, nothing, or the skip's words.
+    #[derive(Debug, PartialEq)]
+    pub(crate) enum Answer {
+        /// Key and details as JSON text, fields in order.
+        Found(&'static str, String),
+        /// Nothing to say.
+        Nothing,
+        /// Does not apply.
+        Skip(String),
+    }
+
+    /// The reference time of most tests.
+    pub(crate) fn reference_time() -> OffsetDateTime {
+        timestamp::parse("2021-07-13T07:16:44Z").expect("a valid time")
+    }
+
+    /// Runs a rule over files, as the engine does.
+    pub(crate) fn run(rule: &Rule, files: &[(&str, &str)]) -> Answer {
+        run_at(rule, files, reference_time(), Profile::External)
+    }
+
+    /// The same at another time or in another profile.
+    pub(crate) fn run_at(
+        rule: &Rule,
+        files: &[(&str, &str)],
+        reference_time: OffsetDateTime,
+        profile: Profile,
+    ) -> Answer {
+        let archive = Archive::from_files(files.iter().copied());
+        if let Some(skip) = rule.missing(&archive) {
+            return Answer::Skip(skip.to_string());
+        }
+        match (rule.check)(&Context {
+            archive: &archive,
+            reference_time,
+            profile,
+        }) {
+            Ok(None) => Answer::Nothing,
+            Ok(Some(response)) => {
+                assert!(rule.kind_of(response.key).is_some(), "key is declared");
+                Answer::Found(response.key, Value::Object(response.details).to_string())
+            }
+            Err(skip) => Answer::Skip(skip.to_string()),
+        }
+    }
+
+    /// A hit with these details.
+    pub(crate) fn found(key: &'static str, details: Value) -> Answer {
+        Answer::Found(key, details.to_string())
+    }
+
+    /// A skip with these words.
+    pub(crate) fn skip(details: &str) -> Answer {
+        Answer::Skip(details.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    #[test]
+    fn every_file_is_a_registered_rule() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+            .filter(|name| name != "details")
+            .collect();
+        let registered: BTreeSet<String> = RULES
+            .iter()
+            .map(|rule| rule.name().to_lowercase())
+            .collect();
+        assert_eq!(files, registered);
+        assert_eq!(RULES.len(), registered.len(), "a rule is registered twice");
+    }
+
+    #[test]
+    fn keys_and_components_have_the_form_that_downstream_accepts() {
+        let word = |text: &str, ok: fn(char) -> bool| !text.is_empty() && text.chars().all(ok);
+        for rule in RULES {
+            assert!(rule.component.ends_with(".report"), "{}", rule.component);
+            assert!(word(rule.name(), |c| c.is_ascii_alphanumeric() || c == '_'));
+            assert!(!rule.keys.is_empty() && !rule.detects.is_empty());
+            assert!(rule.total_risk.is_none_or(|risk| (1..=4).contains(&risk)));
+            for key in rule.keys {
+                assert!(word(key.key, |c| c.is_ascii_uppercase()
+                    || c.is_ascii_digit()
+                    || c == '_'));
+                assert!(key.key.contains('_'), "{}", key.key);
+            }
+        }
+    }
+
+    #[test]
+    fn skips_read_like_the_original() {
+        assert_eq!(Skip::condition("a.b").to_string(), "All: ['a.b'] Any: ");
+        let skip = Skip {
+            all: vec![],
+            any: vec![vec!["x.a", "x.b"], vec!["x.c"]],
+        };
+        assert_eq!(skip.to_string(), "All: [] Any: ['x.a', 'x.b'] Any: ['x.c']");
+        let skip = Skip {
+            all: vec!["a", "b"],
+            any: vec![],
+        };
+        assert_eq!(skip.to_string(), "All: ['a', 'b'] Any: ");
+    }
+}

@@ -1,0 +1,78 @@
+//! The identity of the cluster.
+//!
+//! For people who look a cluster up by its report. Reads `config/id`. Informs as `GRAFANA_LINK`.
+
+use super::details::details;
+use super::{Context, Key, Requires, Rule, RuleProfile, RuleResult, respond};
+use crate::archive::Model;
+
+/// In place of a link to a dashboard, which nothing configures yet.
+const NO_LINK: &str = "N/A";
+
+pub(super) const RULE: Rule = Rule {
+    component: "ccx_rules_ocp.external.rules.cluster_id.report",
+    detects: "Identity of the cluster.",
+    keys: &[Key::info("GRAFANA_LINK")],
+    profile: RuleProfile::Both,
+    enabled_by_default: true,
+    total_risk: None,
+    tags: &[],
+    links: &[],
+    requires: Requires {
+        all: &[Model::ClusterId],
+        ..Requires::NOTHING
+    },
+    check,
+};
+
+fn check(context: &Context<'_>) -> RuleResult {
+    let Some(id) = context.archive.cluster_uuid() else {
+        return Ok(None);
+    };
+    respond(
+        "GRAFANA_LINK",
+        details! { "cluster_id": id.to_string(), "grafana_link": NO_LINK },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{found, run, skip};
+    use super::*;
+
+    const ID: &str = "b0c2d108-0603-41c3-9a8f-0a37eba5df49";
+
+    #[test]
+    fn tells_the_id_without_what_follows_it() {
+        for text in [
+            ID.to_owned(),
+            format!("{ID}\n"),
+            format!("{ID}{}", "x".repeat(100)),
+        ] {
+            assert_eq!(
+                run(&RULE, &[("config/id", &text)]),
+                found(
+                    "GRAFANA_LINK",
+                    json!({"cluster_id": ID, "grafana_link": "N/A"})
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_uuid_is_no_id() {
+        for files in [
+            &[][..],
+            &[("config/id", "")],
+            &[("config/id", "not one")],
+            &[("config/id", &ID[..35])],
+        ] {
+            assert_eq!(
+                run(&RULE, files),
+                skip("All: ['ccx_ocp_core.models.cluster_id.ClusterId'] Any: ")
+            );
+        }
+    }
+}
