@@ -9,8 +9,11 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import random
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,10 @@ PYTHON = VENV / "bin" / "python"
 
 REQUIREMENTS = ROOT / "scripts" / "requirements.txt"
 POM = ROOT / "scripts" / "kafka" / "pom.xml"
+HOST = "127.0.0.1"
+# `scripts/broker` installs before it starts: with empty caches that is most of this time.
+BROKER_SECONDS = 600
+
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 
 PR_SET_PDEATHSIG = 1
@@ -118,14 +125,17 @@ def kafka_jars(kind):
     return folder
 
 
-def spawn(command, **options):
+def spawn(command, prepare=None, **options):
     """Starts a process that the kernel ends when this one ends, however it ends.
 
-    Only to be called from the main thread: the kernel watches the thread that forked, not the process.
+    Only to be called from the main thread: the kernel watches the thread that forked, not the process. `prepare` runs
+    in the new process first; it may change the user, which would undo the promise if it came afterwards.
     """
     parent = os.getpid()
 
     def die_with_parent():
+        if prepare:
+            prepare()
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it ended before the line above
             os._exit(1)
@@ -146,6 +156,51 @@ def end(process, patience=None):
             return
     process.kill()
     process.wait()
+
+
+def free_port():
+    """A port below the range from which the system gives ports to clients, so that none takes it meanwhile."""
+    for port in random.sample(range(15000, 30000), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise Problem("no free port found between 15000 and 30000")
+
+
+class Broker:
+    """`scripts/broker` with its standard input in our hand: it ends when we do. Starts in the background."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.address = None
+        logs = CACHE / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.log = logs / f"{kind}.log"
+        self.log.unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "broker"), kind, "--log", str(self.log)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait(self):
+        """Takes the address that it prints when it answers."""
+        printed, _, _ = select.select([self.process.stdout], [], [], BROKER_SECONDS)
+        if not printed:
+            raise Problem(f"{self.kind} did not answer within {BROKER_SECONDS} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise Problem(f"{self.kind} did not start: see above")
+        self.address = line.strip()
+
+    def end(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            end(self.process)
 
 
 def exit_on_signals():
