@@ -10,9 +10,24 @@ pub mod details;
 // Names public, details public.
 mod bug_1766907;
 mod bug_1821905;
+mod cluster_wide_proxy_auth_check;
+mod container_max_root_partition_size;
+mod control_plane_replicas;
+mod empty_prometheus_db_volume;
+mod image_registry_multiple_storage_types;
+mod machineconfig_stuck_by_node_taints;
+mod master_defined_as_machinesets;
 mod mcp_set_to_pause;
+mod node_installer_degraded;
+mod nodes_kubelet_version_check;
 mod nodes_requirements_check;
+mod ocp_version_end_of_life;
+mod operator_unmanaged;
+mod psp_installed;
+mod samples_op_failed_image_import_check;
 mod tutorial_rule;
+mod unsupported_cni_plugin;
+mod vsphere_problem_detector_controller_syncerror;
 // Info.
 mod cluster_id;
 mod version_info;
@@ -29,9 +44,24 @@ pub static RULES: &[Rule] = &[
     // Names public, details public.
     bug_1766907::RULE,
     bug_1821905::RULE,
+    cluster_wide_proxy_auth_check::RULE,
+    container_max_root_partition_size::RULE,
+    control_plane_replicas::RULE,
+    empty_prometheus_db_volume::RULE,
+    image_registry_multiple_storage_types::RULE,
+    machineconfig_stuck_by_node_taints::RULE,
+    master_defined_as_machinesets::RULE,
     mcp_set_to_pause::RULE,
+    node_installer_degraded::RULE,
+    nodes_kubelet_version_check::RULE,
     nodes_requirements_check::RULE,
+    ocp_version_end_of_life::RULE,
+    operator_unmanaged::RULE,
+    psp_installed::RULE,
+    samples_op_failed_image_import_check::RULE,
     tutorial_rule::RULE,
+    unsupported_cni_plugin::RULE,
+    vsphere_problem_detector_controller_syncerror::RULE,
     // Info.
     cluster_id::RULE,
     version_info::RULE,
