@@ -45,30 +45,27 @@ impl fmt::Display for Secret {
 /// `scheme://user:password@host` and `user:password@host:port`.
 ///
 /// It hides too much rather than too little: an `@` that means something else costs a few letters
-/// of a message.
+/// of a message. Quotes and brackets that begin a word stay, so that TOML stays TOML.
 pub fn without_userinfo(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
-    for word in text.split_inclusive(is_border) {
-        hide_in_word(word, &mut clean);
+    for word in text.split_inclusive(char::is_whitespace) {
+        let Some(at) = word.rfind('@') else {
+            clean.push_str(word);
+            continue;
+        };
+        // A password may hold a slash, so the scheme ends at the first `//` and the user-info at
+        // the last `@`.
+        let start = match word[..at].find("//") {
+            Some(slashes) => slashes + 2,
+            None => word[..at]
+                .find(|c| !matches!(c, '"' | '\'' | '`' | '[' | '('))
+                .unwrap_or(at),
+        };
+        clean.push_str(&word[..start]);
+        clean.push_str(HIDDEN);
+        clean.push_str(&word[at..]);
     }
     clean
-}
-
-fn is_border(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '`')
-}
-
-fn hide_in_word(word: &str, clean: &mut String) {
-    let Some(at) = word.rfind('@') else {
-        clean.push_str(word);
-        return;
-    };
-    // A password may hold a slash, so the scheme ends at the first `//` and the user-info at the
-    // last `@`.
-    let start = word[..at].find("//").map_or(0, |slashes| slashes + 2);
-    clean.push_str(&word[..start]);
-    clean.push_str(HIDDEN);
-    clean.push_str(&word[at..]);
 }
 
 #[cfg(test)]
@@ -88,6 +85,8 @@ mod tests {
             ("https://me:pw@host/path", "https://***@host/path"),
             ("https://me:p/w@d@host/path", "https://***@host/path"),
             ("me:pw@host:9092,other:9092", "***@host:9092,other:9092"),
+            ("me:p,w@host:9092", "***@host:9092"),
+            ("[\"me:p\\\"w@host:9092\", 'b']", "[\"***@host:9092\", 'b']"),
             ("\"me@host\" is no server", "\"***@host\" is no server"),
             ("nothing to hide", "nothing to hide"),
             ("", ""),
