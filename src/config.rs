@@ -75,8 +75,6 @@ pub struct Note {
     pub level: Level,
     /// One sentence.
     pub text: String,
-    /// Whether it is about `run` only.
-    pub run_only: bool,
 }
 
 /// The consumer group and its records.
@@ -311,7 +309,6 @@ impl Config {
             notes.push(Note {
                 level: Level::Warn,
                 text,
-                run_only: true,
             });
         };
         if self.downloader.allow_unsafe_links {
@@ -462,7 +459,6 @@ fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> 
             notes.push(Note {
                 level: Level::Info,
                 text: format!("no {USUAL_FILE} here: built-in defaults and environment"),
-                run_only: false,
             });
             String::new()
         }

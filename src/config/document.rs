@@ -90,10 +90,16 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn table(&mut self, table: &dyn TableLike, path: &str) {
         for (name, item) in table.iter() {
-            let key = if path.is_empty() {
-                name.to_owned()
+            // A name in quotes may hold dots, and is none of ours either way.
+            let name_shown = if name.contains('.') {
+                format!("{name:?}")
             } else {
-                format!("{path}.{name}")
+                name.to_owned()
+            };
+            let key = if path.is_empty() {
+                name_shown
+            } else {
+                format!("{path}.{name_shown}")
             };
             let line = table
                 .get_key_value(name)
@@ -164,6 +170,13 @@ mod tests {
             .collect();
         assert_eq!(lines, [("a", 1), ("b.c", 4), ("b.d.e", 7)]);
         assert_eq!(document.sections["b.f"], 8);
+    }
+
+    #[test]
+    fn a_dot_in_quotes_makes_no_section() {
+        let (document, _) = parse("'a.b' = 1\n['c.d']\ne = 1\n");
+        let keys: Vec<_> = document.entries.keys().collect();
+        assert_eq!(keys, ["\"a.b\"", "\"c.d\".e"]);
     }
 
     #[test]
