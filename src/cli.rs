@@ -1,1 +1,248 @@
-//! The command line.
+//! The command line: which commands there are, what they take, and what they need before they
+//! start.
+//!
+//! Output goes to standard output, everything else to standard error, but for `run`, whose output
+//! is its log. Each command ends with an [`Exit`]; only `main.rs` ends the process.
+
+mod analyze;
+mod check;
+mod connect;
+mod health;
+mod rules;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::config::{Config, Env, File, Problems};
+use crate::exit::Exit;
+use crate::logging::{self, Output};
+use crate::shutdown::Shutdown;
+use crate::version::{COMMIT, RULES_VERSION, VERSION};
+use crate::worker;
+
+/// Evaluates Insights rules over OpenShift archives that are announced on Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "ccx-data-pipeline", version = VERSION_LINE.as_str())]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The worker: from announcements on Kafka to results on Kafka
+    Run(ConfigFile),
+    /// Archives to reports, without Kafka
+    Analyze(Analyze),
+    /// Every rule: name, error keys, what it detects, files it reads
+    Rules(Rules),
+    /// Validate the configuration and print what is in force, without secrets
+    Check(Check),
+    /// Ask a running worker whether it is healthy
+    Health(ConfigFile),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Configuration file; config.toml in the working directory if there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What `analyze` takes.
+#[derive(Debug, Args)]
+struct Analyze {
+    /// Configuration file, for its sections engine and logging; none is read by default
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Form of the output; json: one object a line and archive
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    format: OutputFormat,
+    /// Run every rule, whatever its profile, and list rules that pass
+    #[arg(long)]
+    all_rules: bool,
+    /// Time that rules take for the present, in RFC 3339; otherwise when the archive was gathered
+    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
+    reference_time: Option<OffsetDateTime>,
+    /// Archives, directories of archives, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// What `rules` takes.
+#[derive(Debug, Args)]
+struct Rules {
+    /// Form of the output; json: one array
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    format: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Also ask the brokers for topics and permissions
+    #[arg(long)]
+    connect: bool,
+}
+
+/// For whom output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+static VERSION_LINE: LazyLock<String> = LazyLock::new(|| {
+    let commit = COMMIT.unwrap_or("unknown");
+    format!("{VERSION} (commit {commit}, rules {RULES_VERSION})")
+});
+
+/// Does what the command line asks for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    logging::log_panics();
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            // Help and version go to standard output; if nobody reads it, nobody misses it.
+            let _ = error.print();
+            return exit;
+        }
+    };
+    let done = match arguments.command {
+        Command::Run(file) => work(&file),
+        Command::Analyze(arguments) => analyze_archives(&arguments),
+        Command::Rules(arguments) => Ok(rules::run(&arguments)),
+        Command::Check(arguments) => {
+            load(&arguments.file).and_then(|config| check::run(&config, arguments.connect))
+        }
+        Command::Health(file) => load(&file).map(|config| health::run(&config)),
+    };
+    done.unwrap_or_else(|problems| {
+        tell_problems(&problems);
+        Exit::Configuration
+    })
+}
+
+fn work(file: &ConfigFile) -> Result<Exit, Problems> {
+    let config = load(file)?;
+    config.check_tmp_dir()?;
+    let Some(_log) = start_logging(&config, Output::Stdout) else {
+        return Ok(Exit::Internal);
+    };
+    for note in &config.notes {
+        log::log!(target: "ccx_data_pipeline::config", note.level, "{}", note.text);
+    }
+    Ok(match Shutdown::on_signals() {
+        Ok(shutdown) => worker::run(config, &shutdown),
+        Err(error) => {
+            log::error!("no handler for signals: {error}");
+            Exit::Internal
+        }
+    })
+}
+
+fn analyze_archives(arguments: &Analyze) -> Result<Exit, Problems> {
+    let file = match &arguments.config {
+        Some(path) => File::Named(path),
+        None => File::None,
+    };
+    let config = Config::load(file, &Env::of_process(), &knows_rule)?;
+    config.check_tmp_dir()?;
+    let Some(_log) = start_logging(&config, Output::Stderr) else {
+        return Ok(Exit::Internal);
+    };
+    Ok(analyze::run(arguments, &config))
+}
+
+fn load(file: &ConfigFile) -> Result<Config, Problems> {
+    let file = match &file.config {
+        Some(path) => File::Named(path),
+        None => File::Usual,
+    };
+    Config::load(file, &Env::of_process(), &knows_rule)
+}
+
+/// Whether a text names a rule or begins the name of a component.
+fn knows_rule(_name: &str) -> bool {
+    true
+}
+
+fn start_logging(config: &Config, output: Output) -> Option<logging::Guard> {
+    match logging::start(&config.logging, output) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            tell(&error.to_string());
+            None
+        }
+    }
+}
+
+fn tell_problems(problems: &Problems) {
+    let number = match problems.len() {
+        1 => "1 problem".to_owned(),
+        number => format!("{number} problems"),
+    };
+    tell(&format!("configuration: {number}"));
+    for line in problems.lines() {
+        let _ = writeln!(io::stderr(), "  {line}");
+    }
+}
+
+/// One line for the person at the terminal. Where standard error is closed, nobody is there.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "ccx-data-pipeline: {line}");
+}
+
+/// Writes the output of a command. A reader that has seen enough is no failure.
+fn put(output: &str) -> Exit {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(output.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            tell(&format!("standard output: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "wants a time like 2021-07-13T07:16:44Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn reference_times() {
+        let time = rfc3339("2021-07-13T07:16:44Z").expect("a time");
+        assert_eq!(time.unix_timestamp(), 1_626_160_604);
+        assert!(rfc3339("yesterday").is_err());
+    }
+}
