@@ -13,3 +13,5 @@
 mod support;
 
 mod broker_selftest;
+mod cli;
+mod config;

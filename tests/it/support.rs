@@ -1,4 +1,5 @@
 //! What the tests stand on: servers that they script, and clients that are not ours.
 
 pub mod broker;
+pub mod program;
 pub mod raw_client;

@@ -1,0 +1,140 @@
+//! Configuration as a user meets it: files, variables, `check`.
+
+use crate::support::program::{Finished, Program};
+
+fn check(toml: &str, variables: &[(&str, &str)]) -> Finished {
+    let mut program = Program::new(["check"]).config(toml);
+    for (name, value) in variables {
+        program = program.env(name, value);
+    }
+    program.finish()
+}
+
+#[test]
+fn the_file_of_the_repository_is_good_and_says_nothing_new() {
+    let shown = check(include_str!("../../config.toml"), &[]);
+    assert_eq!(shown.code(), 0, "{}", shown.stderr);
+    let built_in = check("", &[]);
+    let values = |output: &str| -> Vec<String> {
+        let lines = output.lines().map(|line| match line.split_once("  # ") {
+            Some((value, _)) => value.to_owned(),
+            None => line.to_owned(),
+        });
+        lines.collect()
+    };
+    assert_eq!(values(&shown.stdout), values(&built_in.stdout));
+}
+
+#[test]
+fn check_and_run_refuse_the_same_with_every_problem() {
+    let toml = "[consumer]\n\
+                group_ids = 'x'\n\
+                session_timeout = '45'\n\
+                [worker]\n\
+                max_crashes = 3\n\
+                threads = 9\n\
+                max_in_flight = 8\n";
+    let lines = |command: &str| {
+        let refused = Program::new([command])
+            .config(toml)
+            .env("CCX_DATA_PIPELINE__LOGGING__FORMAT", "xml")
+            .finish();
+        assert_eq!(refused.code(), 78, "{command}");
+        assert_eq!(refused.stdout, "", "{command}");
+        refused.stderr
+    };
+    let said = lines("check");
+    for words in [
+        "configuration: 5 problems",
+        "config.toml:2: consumer.group_ids: unknown key; did you mean consumer.group_id?",
+        "config.toml:3: consumer.session_timeout (or CCX_DATA_PIPELINE__CONSUMER__SESSION_TIMEOUT)",
+        "config.toml:5: worker.max_crashes: not supported by this version",
+        "config.toml:7: worker.max_in_flight (or CCX_DATA_PIPELINE__WORKER__MAX_IN_FLIGHT)",
+        "variable CCX_DATA_PIPELINE__LOGGING__FORMAT: logging.format: \"xml\" is none of text, json",
+    ] {
+        assert!(said.contains(words), "no {words:?} in\n{said}");
+    }
+    assert_eq!(lines("run"), said);
+    assert_eq!(lines("health"), said);
+}
+
+#[test]
+fn no_secret_comes_out_whatever_happens_to_it() {
+    let inside_urls = check(
+        "[downloader]\nallowed_urls = ['https://me:hunter2@host/.+']\n",
+        &[("HTTPS_PROXY", "http://me:hunter2@proxy:1")],
+    );
+    let refused = check(
+        "[consumer]\nbootstrap_servers = ['me:hunter2@host']\n[consumer.security]\npassword = 'hunter2'\n",
+        &[(
+            "CCX_DATA_PIPELINE__PUBLISHER__SECURITY__PASSWORD",
+            "hunter2",
+        )],
+    );
+    let not_toml = check("[consumer.security]\npassword = 'hunter2\n", &[]);
+    for (finished, code) in [(inside_urls, 0), (refused, 78), (not_toml, 78)] {
+        assert_eq!(finished.code(), code, "{}", finished.stderr);
+        let all = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+#[test]
+fn values_show_where_they_come_from() {
+    let shown = check(
+        "[consumer]\ngroup_id = \"${TEAM:nobody}-group\"\n",
+        &[("TEAM", "our"), ("CDP_INCOMING_TOPIC", "uploads")],
+    );
+    assert_eq!(shown.code(), 0, "{}", shown.stderr);
+    for line in [
+        "group_id = \"our-group\"  # config.toml:2\n",
+        "incoming_topic = \"uploads\"  # CDP_INCOMING_TOPIC\n",
+        "outgoing_topic = \"ccx.ocp.results\"\n",
+    ] {
+        assert!(
+            shown.stdout.contains(line),
+            "no {line:?} in\n{}",
+            shown.stdout
+        );
+    }
+}
+
+#[test]
+fn only_a_named_file_has_to_be_there() {
+    let usual = Program::new(["check"]).finish();
+    assert_eq!(usual.code(), 0, "{}", usual.stderr);
+    assert!(
+        usual.stderr.contains("no config.toml here"),
+        "{}",
+        usual.stderr
+    );
+    let named = Program::new(["check", "--config", "other.toml"]).finish();
+    assert_eq!(named.code(), 78);
+    assert!(
+        named.stderr.contains("other.toml: cannot be read"),
+        "{}",
+        named.stderr
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_at_start() {
+    for command in ["check", "run", "analyze"] {
+        let mut arguments = vec![command];
+        arguments.extend((command == "analyze").then_some("archive.tar.gz"));
+        let refused = Program::new(arguments)
+            .env(
+                "CCX_DATA_PIPELINE__ENGINE__EXTRACT_TMP_DIR",
+                "/nowhere/at/all",
+            )
+            .finish();
+        assert_eq!(refused.code(), 78, "{command}");
+        assert!(
+            refused
+                .stderr
+                .contains("engine.extract_tmp_dir: /nowhere/at/all is not writable"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
