@@ -54,6 +54,9 @@ pub enum ArchiveKind {
 }
 
 impl ArchiveKind {
+    /// Every kind.
+    pub const ALL: [ArchiveKind; 2] = [ArchiveKind::Ocp, ArchiveKind::Hypershift];
+
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {

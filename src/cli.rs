@@ -147,7 +147,7 @@ fn work(file: &ConfigFile) -> Result<Exit, Problems> {
         log::log!(target: "ccx_data_pipeline::config", note.level, "{}", note.text);
     }
     Ok(match Shutdown::on_signals() {
-        Ok(shutdown) => worker::run(config, &shutdown),
+        Ok(shutdown) => worker::start::run(&config, &shutdown),
         Err(error) => {
             log::error!("no handler for signals: {error}");
             Exit::Internal

@@ -26,6 +26,7 @@ pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
 use crate::archive::limits::Limits;
 use crate::download;
+use crate::engine::RuleOptions;
 use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
 use crate::logging;
 
@@ -121,27 +122,7 @@ pub struct Engine {
     /// Extraction, rules and rendering of one archive.
     pub archive_deadline: Duration,
     /// Which rules run.
-    pub rules: Rules,
-}
-
-/// Which rules run. Every name was found known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    /// For whom the report is.
-    pub profile: Profile,
-    /// Rules beside the default ones.
-    pub enable: Vec<String>,
-    /// Rules that do not run, whatever else is said.
-    pub disable: Vec<String>,
-}
-
-/// For whom a report is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// For the owners of clusters.
-    External,
-    /// For ourselves.
-    Internal,
+    pub rules: RuleOptions,
 }
 
 /// How much work is done at a time.
@@ -281,7 +262,7 @@ impl Config {
                     ratio: engine.max_ratio,
                 },
                 archive_deadline: engine.archive_deadline,
-                rules: Rules {
+                rules: RuleOptions {
                     profile: rules.profile,
                     enable: rules.enable,
                     disable: rules.disable,

@@ -206,6 +206,11 @@ impl Downloader {
         })
     }
 
+    /// Bytes that bodies have reserved at the moment.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.budget.used()
+    }
+
     /// Fetches one archive, in as many attempts as it takes and the options allow.
     ///
     /// `announced` is the size that the message gives: it refuses early and is believed in nothing

@@ -287,3 +287,19 @@ pub struct Acknowledged {
     /// Its offset there; -1 when the broker only says that it already has it.
     pub offset: i64,
 }
+
+impl MemberState {
+    /// Why no records can come at the moment, on one line; `None` when they can.
+    pub fn not_ready(&self) -> Option<String> {
+        if let Some(trouble) = &self.trouble {
+            return Some(trouble.clone());
+        }
+        match self.phase {
+            Phase::Stable if self.topic_known => None,
+            Phase::Stable => Some("the incoming topic is not known yet".to_owned()),
+            Phase::Joining => Some("joining the group".to_owned()),
+            Phase::Draining => Some("the group rebalances".to_owned()),
+            Phase::Stopped => Some("not a member of the group".to_owned()),
+        }
+    }
+}

@@ -1,1 +1,663 @@
 //! One record's way, from its bytes to a published result or a dead letter.
+//!
+//! [`Pipeline::handle`] is the whole of it, top to bottom. Stages return facts; this room reports
+//! them to the watchers, decides what an error costs, and writes the one log line of a record.
+
+pub mod task;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::archive::extract::{self, Interrupt, extract};
+use crate::archive::limits::Limits;
+use crate::archive::{Archive, ArchiveKind};
+use crate::backoff::{Backoff, sleep_unless};
+use crate::download::{self, Download, Downloader};
+use crate::engine::{self, RuleSet};
+use crate::error::{Reason, chain};
+use crate::ingress::{self, Ingress};
+use crate::kafka::{Header, OutgoingRecord, Record, SendError};
+use crate::output::dead_letters::{self, Failure};
+use crate::output::{Output, Sink, results};
+use crate::report;
+use crate::telemetry::health::{Fault, Health};
+use crate::watchers::{Event, Outcome, Stage, Subject, Watchers};
+
+use task::{Doing, Task};
+
+/// What the pipeline needs to know beside its parts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Consumer group, named in dead letters.
+    pub group_id: String,
+    /// Records whose `service` header has another value are passed over.
+    pub platform_service: Option<String>,
+    /// Records older than this are passed over.
+    pub max_record_age: Option<Duration>,
+    /// Time for all attempts of a download together.
+    pub download_deadline: Duration,
+    /// Time for extraction, rules and rendering together.
+    pub archive_deadline: Duration,
+    /// Limits of archives.
+    pub limits: Limits,
+    /// Private directory of this process.
+    pub work_dir: PathBuf,
+}
+
+/// The stages and what they share. One for the process, used by every task.
+pub struct Pipeline {
+    options: Options,
+    downloader: Downloader,
+    rules: RuleSet,
+    output: Output,
+    watchers: Watchers,
+    health: Arc<Health>,
+    clock: Clock,
+}
+
+/// How far a task came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The record's outcome is acknowledged: its offset may move on.
+    Settled(Outcome),
+    /// Called off; somebody else, or a later run, gets the record.
+    Abandoned,
+    /// The process has no right to write to a topic that it needs.
+    NotAuthorised {
+        /// The topic.
+        topic: Arc<str>,
+    },
+}
+
+/// Why a record's way ended early.
+enum Stop {
+    Failed(Stage, Failure),
+    Abandoned,
+    NotAuthorised { topic: Arc<str> },
+}
+
+/// Why an archive has no report.
+#[derive(Debug, thiserror::Error)]
+enum Unprocessed {
+    #[error(transparent)]
+    Extract(#[from] extract::Error),
+    #[error(transparent)]
+    Rules(#[from] engine::Stopped),
+}
+
+impl Unprocessed {
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Unprocessed::Extract(error) => error.reason(),
+            Unprocessed::Rules(stopped) => stopped.reason(),
+        }
+    }
+
+    fn is_host_fault(&self) -> bool {
+        match self {
+            Unprocessed::Extract(error) => error.is_host_fault(),
+            Unprocessed::Rules(stopped) => stopped.is_host_fault(),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match self {
+            Unprocessed::Extract(_) => Stage::Extract,
+            Unprocessed::Rules(_) => Stage::Process,
+        }
+    }
+}
+
+/// What is known of a record so far, for watchers and for its log line.
+struct Known<'a> {
+    record: &'a Record,
+    request_id: Option<String>,
+    org_id: Option<u32>,
+    cluster: Option<Uuid>,
+    archive: Option<ArchiveKind>,
+    attempts: u32,
+    started: Instant,
+}
+
+impl Pipeline {
+    /// Puts the parts together.
+    pub fn new(
+        options: Options,
+        downloader: Downloader,
+        rules: RuleSet,
+        output: Output,
+        watchers: Watchers,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            options,
+            downloader,
+            rules,
+            output,
+            watchers,
+            health,
+            clock: Clock::start(),
+        }
+    }
+
+    /// Where results and dead letters go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Bytes that tasks have reserved for archive bodies.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.downloader.reserved_bytes()
+    }
+
+    /// Whether a record is passed over unread, and why. Told to the watchers; the caller settles.
+    pub fn filter(&self, record: &Record) -> Option<Reason> {
+        let reason = self.filter_reason(record)?;
+        let known = Known::new(record);
+        self.watchers
+            .notify(&known.subject(), &Event::Filtered { reason });
+        self.complete(&known, Outcome::Skipped(reason));
+        Some(reason)
+    }
+
+    fn filter_reason(&self, record: &Record) -> Option<Reason> {
+        if let Some(service) = &self.options.platform_service {
+            // The last header counts, as in a map that later entries overwrite.
+            let header = record.headers.iter().rfind(|h| h.name == "service");
+            let value = header.and_then(|h| h.value.as_deref());
+            if value != Some(service.as_bytes()) {
+                return Some(Reason::OtherService);
+            }
+        }
+        let (max_age, timestamp) = (self.options.max_record_age?, record.timestamp?);
+        let age = self.clock.now_ms().saturating_sub(i128::from(timestamp));
+        let too_old = age > i128::try_from(max_age.as_millis()).unwrap_or(i128::MAX);
+        too_old.then_some(Reason::TooOld)
+    }
+
+    /// Takes one record from its bytes to an acknowledged outcome. Never panics; blocks until the
+    /// outcome is acknowledged or the task is called off.
+    pub fn handle(&self, record: &Record, task: &Task) -> Fate {
+        let mut known = Known::new(record);
+        let way = catch_unwind(AssertUnwindSafe(|| self.publish(&mut known, task)));
+        let stop = match way {
+            Ok(Ok(())) => return self.settle(&known, Outcome::Published),
+            Ok(Err(stop)) => stop,
+            Err(_) => {
+                // The panic hook has logged where; the payload may hold anything.
+                let message = "the worker panicked while it handled this record".to_owned();
+                Stop::Failed(Stage::Process, known.failure(Reason::Internal, message))
+            }
+        };
+        match stop {
+            Stop::Failed(stage, failure) => self.bury(&known, task, stage, &failure),
+            Stop::Abandoned => Fate::Abandoned,
+            Stop::NotAuthorised { topic } => Fate::NotAuthorised { topic },
+        }
+    }
+
+    /// The stages, one after the other.
+    fn publish(&self, known: &mut Known<'_>, task: &Task) -> Result<(), Stop> {
+        let ingress = self.parse(known)?;
+        let download = self.download(known, task, &ingress)?;
+        let result = self.process(known, task, &ingress, download)?;
+        self.send_result(known, task, result)
+    }
+
+    fn parse(&self, known: &mut Known<'_>) -> Result<Ingress, Stop> {
+        let ingress = ingress::parse(known.record.value.as_deref()).map_err(|error| {
+            Stop::Failed(
+                Stage::Ingress,
+                known.failure(error.reason(), error.to_string()),
+            )
+        })?;
+        known.request_id.clone_from(&ingress.request_id);
+        known.org_id = Some(ingress.org_id);
+        known.cluster = ingress.cluster_name;
+        self.notify(
+            known,
+            &Event::Received {
+                record_time: known.record.timestamp,
+            },
+        );
+        if ingress.request_id.is_none() {
+            log::warn!(
+                topic = known.record.partition.topic.as_ref(),
+                partition = known.record.partition.partition,
+                offset = known.record.offset;
+                "the record has no request id; its result says null"
+            );
+        }
+        Ok(ingress)
+    }
+
+    fn download(
+        &self,
+        known: &mut Known<'_>,
+        task: &Task,
+        ingress: &Ingress,
+    ) -> Result<Download, Stop> {
+        let attempt = || {
+            task.work_for(self.options.download_deadline);
+            let mut on_retry = |_: &download::Error| {
+                self.notify(known, &Event::Retried { stage: "download" });
+            };
+            self.downloader.fetch(
+                &ingress.url,
+                ingress.size,
+                &self.options.work_dir,
+                &|| task.is_cancelled(),
+                &mut on_retry,
+            )
+        };
+        let download = self
+            .outlast_host_faults(task, "download", attempt, |failure| {
+                failure.error.is_host_fault()
+            })
+            .ok_or(Stop::Abandoned)?;
+        let download = download.map_err(|failure| {
+            known.attempts = failure.attempts;
+            if failure.error.is_cancelled() {
+                return Stop::Abandoned;
+            }
+            let failure = known.failure(failure.error.reason(), chain(&failure.error));
+            Stop::Failed(Stage::Download, failure)
+        })?;
+        known.attempts = download.attempts;
+        self.notify(
+            known,
+            &Event::Downloaded {
+                bytes: download.bytes,
+                duration: download.duration,
+                attempts: download.attempts,
+            },
+        );
+        Ok(download)
+    }
+
+    /// Extraction, rules and report: the bytes of the result message and their key. Everything
+    /// of the archive is gone from the disk when it returns.
+    fn process(
+        &self,
+        known: &mut Known<'_>,
+        task: &Task,
+        ingress: &Ingress,
+        mut download: Download,
+    ) -> Result<(Uuid, Vec<u8>), Stop> {
+        let began = Instant::now();
+        let start = OffsetDateTime::now_utc();
+        let reference_time = ingress.gathering_time.unwrap_or(ingress.uploaded_at);
+        // What the server called the body, in case it is none: a login page, say.
+        let served = format!(
+            "the server answered {} with content type {}",
+            download.status,
+            download.content_type.as_deref().unwrap_or("none")
+        );
+        let attempt = || {
+            let until = task.work_for(self.options.archive_deadline);
+            let interrupted = || {
+                if task.is_cancelled() {
+                    Some(Interrupt::Cancelled)
+                } else {
+                    (Instant::now() >= until).then_some(Interrupt::Deadline)
+                }
+            };
+            let archive = self.extract(known, &mut download, &interrupted)?;
+            let evaluation = engine::evaluate(&self.rules, &archive, reference_time, &interrupted)?;
+            Ok((archive, evaluation))
+        };
+        let (archive, evaluation) = self
+            .outlast_host_faults(task, "process", attempt, Unprocessed::is_host_fault)
+            .ok_or(Stop::Abandoned)?
+            .map_err(|error| {
+                let Some(reason) = error.reason() else {
+                    return Stop::Abandoned;
+                };
+                let message = match reason {
+                    Reason::NotAnArchive => format!("{}; {served}", chain(&error)),
+                    _ => chain(&error),
+                };
+                Stop::Failed(error.stage(), known.failure(reason, message))
+            })?;
+
+        let Some(cluster) = ingress.cluster_name.or_else(|| archive.cluster_uuid()) else {
+            let message = "no UUID of a cluster in the message, the identity or config/id".into();
+            let failure = known.failure(Reason::ClusterId, message);
+            return Err(Stop::Failed(Stage::Process, failure));
+        };
+        known.cluster = Some(cluster);
+        let report = report::render(&evaluation, start, OffsetDateTime::now_utc());
+        let gathering_time = ingress
+            .gathering_time
+            .or_else(|| archive.gathering_time(start))
+            .unwrap_or(start);
+        let value =
+            results::render(ingress, cluster, &report, gathering_time).map_err(|error| {
+                let failure = known.failure(Reason::Internal, error.to_string());
+                Stop::Failed(Stage::Process, failure)
+            })?;
+        self.notify(
+            known,
+            &Event::Processed {
+                rules: &evaluation.runs,
+                damaged_documents: archive.damaged(),
+                duration: began.elapsed(),
+            },
+        );
+        Ok((cluster, value))
+    }
+
+    fn extract(
+        &self,
+        known: &mut Known<'_>,
+        download: &mut Download,
+        interrupted: &dyn Fn() -> Option<Interrupt>,
+    ) -> Result<Archive, extract::Error> {
+        let Options {
+            limits, work_dir, ..
+        } = &self.options;
+        let mut body = download.reader().map_err(extract::Error::Host)?;
+        let extracted = extract(
+            &mut body,
+            limits,
+            self.rules.wanted(),
+            work_dir,
+            interrupted,
+        )?;
+        let (entries, bytes) = (extracted.entries, extracted.bytes);
+        let ignored = extracted.ignored.by_kind();
+        let archive = Archive::new(extracted, limits.document_size);
+        known.archive = Some(archive.kind());
+        self.notify(
+            known,
+            &Event::Extracted {
+                entries,
+                bytes,
+                ignored: &ignored,
+                remote_configuration_version: archive.remote_configuration_version(),
+            },
+        );
+        Ok(archive)
+    }
+
+    fn send_result(
+        &self,
+        known: &Known<'_>,
+        task: &Task,
+        (cluster, value): (Uuid, Vec<u8>),
+    ) -> Result<(), Stop> {
+        let (bytes, began) = (value.len() as u64, Instant::now());
+        let sink = &self.output.results;
+        let traceparent = known
+            .record
+            .headers
+            .iter()
+            .rfind(|h| h.name == "traceparent");
+        let result = OutgoingRecord {
+            topic: Arc::clone(&sink.topic),
+            partition: None,
+            key: Some(Bytes::from(cluster.to_string())),
+            value: Some(Bytes::from(value)),
+            headers: traceparent.into_iter().map(Header::clone).collect(),
+        };
+        task.enter(Doing::Waiting);
+        match sink.producer.send(result, &|| task.is_cancelled()) {
+            Ok(_) => {
+                self.notify(
+                    known,
+                    &Event::Published {
+                        bytes,
+                        duration: began.elapsed(),
+                    },
+                );
+                Ok(())
+            }
+            Err(SendError::Cancelled | SendError::Closed) => Err(Stop::Abandoned),
+            Err(SendError::NotAuthorised { topic }) => Err(Stop::NotAuthorised { topic }),
+            Err(error) => {
+                let failure = known.failure(Reason::ReportTooLarge, chain(&error));
+                Err(Stop::Failed(Stage::Publish, failure))
+            }
+        }
+    }
+
+    /// Sends the dead letter of a failed record and waits for its acknowledgement, for ever if it
+    /// must; without a dead-letter topic the record is skipped.
+    pub fn bury_stuck(&self, record: &Record, task: &Task) -> Fate {
+        let known = Known::new(record);
+        let message = "the task did not end within its deadline".to_owned();
+        let failure = known.failure(Reason::Timeout, message);
+        self.bury(&known, task, Stage::Process, &failure)
+    }
+
+    fn bury(&self, known: &Known<'_>, task: &Task, stage: Stage, failure: &Failure) -> Fate {
+        let (reason, attempts) = (failure.reason, failure.attempts);
+        self.notify(
+            known,
+            &Event::Failed {
+                stage,
+                reason,
+                attempts,
+            },
+        );
+        let Some(sink) = &self.output.dead_letters else {
+            return self.settle_failed(known, Outcome::Skipped(reason), failure);
+        };
+        task.enter(Doing::Burying);
+        let group = &self.options.group_id;
+        let letter = dead_letters::render(&sink.topic, group, known.record, failure);
+        let stub = || dead_letters::render_stub(&sink.topic, group, known.record, failure);
+        match self.send_dead_letter(known, task, sink, letter, stub) {
+            None => Fate::Abandoned,
+            Some(stub) => {
+                self.notify(known, &Event::DeadLettered { reason, stub });
+                self.settle_failed(known, Outcome::DeadLetter(reason), failure)
+            }
+        }
+    }
+
+    /// `Some(true)` when only a stub could be sent, `None` when called off.
+    fn send_dead_letter(
+        &self,
+        known: &Known<'_>,
+        task: &Task,
+        sink: &Sink,
+        letter: OutgoingRecord,
+        stub: impl FnOnce() -> OutgoingRecord,
+    ) -> Option<bool> {
+        let cancelled = || task.is_cancelled();
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        let mut stub = Some(stub);
+        let mut letter = letter;
+        loop {
+            match sink.producer.send(letter.clone(), &cancelled) {
+                Ok(_) => return Some(stub.is_none()),
+                Err(SendError::Cancelled | SendError::Closed) => return None,
+                Err(error) => match stub.take() {
+                    Some(stub) if is_refused(&error) => {
+                        log::error!(
+                            topic = known.record.partition.topic.as_ref(),
+                            partition = known.record.partition.partition,
+                            offset = known.record.offset;
+                            "the dead letter is refused ({}): a stub without its value is sent",
+                            chain(&error)
+                        );
+                        letter = stub();
+                    }
+                    // Nobody may write to the topic now, or even the stub is refused: a person
+                    // can mend both, and the record must not get lost until then.
+                    unused => {
+                        stub = unused;
+                        if pauses.tries() == 0 {
+                            log::error!(
+                                "dead letters are not accepted by {}: {}; the record waits",
+                                sink.topic,
+                                chain(&error)
+                            );
+                        }
+                        self.notify(
+                            known,
+                            &Event::Retried {
+                                stage: "dead_letter",
+                            },
+                        );
+                        if !sleep_unless(pauses.next_pause(), cancelled) {
+                            return None;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Repeats a stage while our own host is at fault. `None` when called off meanwhile.
+    fn outlast_host_faults<T, E: std::error::Error + 'static>(
+        &self,
+        task: &Task,
+        stage: &'static str,
+        mut attempt: impl FnMut() -> Result<T, E>,
+        is_host_fault: impl Fn(&E) -> bool,
+    ) -> Option<Result<T, E>> {
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        let mut fault = None;
+        loop {
+            if task.is_cancelled() {
+                return None;
+            }
+            match attempt() {
+                Err(error) if is_host_fault(&error) => {
+                    // Held until the stage gets through: the flow stands still meanwhile.
+                    fault = Some(
+                        self.health
+                            .raise(Fault::Host, format!("{stage}: {}", chain(&error))),
+                    );
+                    task.enter(Doing::Waiting);
+                    if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
+                        return None;
+                    }
+                }
+                result => {
+                    drop(fault);
+                    return Some(result);
+                }
+            }
+        }
+    }
+
+    fn notify(&self, known: &Known<'_>, event: &Event<'_>) {
+        self.watchers.notify(&known.subject(), event);
+    }
+
+    fn complete(&self, known: &Known<'_>, outcome: Outcome) {
+        let duration = known.started.elapsed();
+        self.notify(known, &Event::Completed { outcome, duration });
+    }
+
+    fn settle(&self, known: &Known<'_>, outcome: Outcome) -> Fate {
+        self.complete(known, outcome);
+        known.log(log::Level::Info, outcome, "published");
+        Fate::Settled(outcome)
+    }
+
+    fn settle_failed(&self, known: &Known<'_>, outcome: Outcome, failure: &Failure) -> Fate {
+        self.complete(known, outcome);
+        known.log(log::Level::Warn, outcome, &failure.message);
+        Fate::Settled(outcome)
+    }
+}
+
+impl<'a> Known<'a> {
+    fn new(record: &'a Record) -> Self {
+        Self {
+            record,
+            request_id: None,
+            org_id: None,
+            cluster: None,
+            archive: None,
+            attempts: 0,
+            started: Instant::now(),
+        }
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            partition: &self.record.partition,
+            offset: self.record.offset,
+            request_id: self.request_id.as_deref(),
+            org_id: self.org_id,
+            archive: self.archive,
+        }
+    }
+
+    fn failure(&self, reason: Reason, message: String) -> Failure {
+        Failure {
+            reason,
+            message,
+            attempts: self.attempts,
+        }
+    }
+
+    /// The one line of a settled record.
+    fn log(&self, level: log::Level, outcome: Outcome, message: &str) {
+        let traceparent = self
+            .record
+            .headers
+            .iter()
+            .rfind(|h| h.name == "traceparent");
+        let traceparent = traceparent.and_then(|h| h.value.as_deref());
+        log::log!(
+            level,
+            topic = self.record.partition.topic.as_ref(),
+            partition = self.record.partition.partition,
+            offset = self.record.offset,
+            request_id = self.request_id,
+            org_id = self.org_id,
+            cluster_id = self.cluster.map(|id| id.to_string()),
+            outcome = outcome.as_str(),
+            reason = outcome.reason(),
+            attempts = self.attempts,
+            duration = self.started.elapsed().as_secs_f64(),
+            traceparent = traceparent.map(String::from_utf8_lossy).as_deref();
+            "{message}"
+        );
+    }
+}
+
+/// Whether the broker refuses the record itself, and would refuse it again.
+fn is_refused(error: &SendError) -> bool {
+    match error {
+        SendError::RecordTooLarge { .. }
+        | SendError::InvalidRecord { .. }
+        | SendError::Refused { .. } => true,
+        SendError::NotAuthorised { .. } | SendError::Cancelled | SendError::Closed => false,
+    }
+}
+
+/// The wall clock, read once and carried on by the monotonic one: a clock that jumps later must
+/// not make a backlog too old.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    wall: OffsetDateTime,
+    at: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            wall: OffsetDateTime::now_utc(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    fn now_ms(self) -> i128 {
+        let start = self.wall.unix_timestamp_nanos() / 1_000_000;
+        start + i128::try_from(self.at.elapsed().as_millis()).unwrap_or(i128::MAX)
+    }
+}

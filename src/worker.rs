@@ -1,16 +1,588 @@
 //! The poll loop: dispatch, settle, commit, pause, drain.
+//!
+//! One thread owns the consumer. It hands each record to a pool, learns over a channel how the
+//! record ended, and commits the contiguous watermark of each partition. Nothing is committed that
+//! is not acknowledged, and nothing is handed out that could not be finished.
 
-use std::time::Duration;
+pub mod start;
 
-use crate::backoff::sleep_unless;
-use crate::config::Config;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+
+use crate::error::chain;
 use crate::exit::Exit;
+use crate::kafka::{
+    Commit, Consumer, Event, Fatal, FatalKind, Record, SkipCause, Stats, TopicPartition,
+};
+use crate::offsets::Offsets;
+use crate::pipeline::task::{Doing, Task};
+use crate::pipeline::{Fate, Pipeline};
 use crate::shutdown::Shutdown;
+use crate::telemetry::health::{Fault, Health, Raised};
+use crate::telemetry::metrics::Metrics;
 
-/// Works until it is asked to end.
-pub fn run(config: Config, shutdown: &Shutdown) -> Exit {
-    log::info!(topic = config.consumer.options.topic.as_str(); "started");
-    while sleep_unless(Duration::from_secs(1), || shutdown.is_requested()) {}
-    log::info!(signal = shutdown.signal(); "ended");
-    Exit::Done
+/// Settled records after which a commit does not wait for its interval.
+const COMMIT_AFTER: usize = 500;
+
+/// Open records of one partition at which fetching it pauses, so that one slow record cannot make
+/// the list of finished ones behind it grow without end.
+const OPEN_LIMIT: usize = 10_000;
+
+/// How far past its own deadline a task may be before it is taken for stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Longest wait for the consumer in one turn of the loop.
+const POLL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longest wait for a settled record while nothing more can be handed out.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Time between two updates of gauges.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Share of the shutdown time that is kept for the last commit and for leaving the group.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How much work is taken on at once, and how it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Records handed out and not settled.
+    pub max_in_flight: usize,
+    /// Time between two commits.
+    pub commit_interval: Duration,
+    /// From the first signal to the end of the process.
+    pub shutdown_timeout: Duration,
+}
+
+/// What a task reports when it ends.
+struct Settled {
+    number: u64,
+    fate: Fate,
+}
+
+/// A record that is handed out.
+struct InFlight {
+    record: Arc<Record>,
+    task: Arc<Task>,
+    since: Instant,
+}
+
+/// Where the group is, as far as handing out records goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rebalance {
+    /// No rebalance: records may be handed out.
+    None,
+    /// The group waits for what is in flight, until then.
+    Draining(Instant),
+    /// Released; the next assignment is on its way.
+    Joining,
+}
+
+/// The loop and what it owns.
+struct Worker {
+    options: Options,
+    consumer: Consumer,
+    consumer_stats: Arc<Stats>,
+    pipeline: Arc<Pipeline>,
+    pool: ThreadPool,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    offsets: Offsets,
+    /// Fetched, not handed out yet.
+    ready: VecDeque<Arc<Record>>,
+    in_flight: HashMap<u64, InFlight>,
+    next_number: u64,
+    settled: (Sender<Settled>, Receiver<Settled>),
+    settled_since_commit: usize,
+    last_commit: Instant,
+    rebalance: Rebalance,
+    paused: HashSet<TopicPartition>,
+    last_report: Instant,
+    sink_fault: Option<Raised>,
+    halted: Option<Raised>,
+}
+
+impl Worker {
+    fn new(
+        options: Options,
+        consumer: Consumer,
+        pipeline: Arc<Pipeline>,
+        pool: ThreadPool,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            options,
+            consumer_stats: consumer.stats(),
+            consumer,
+            pipeline,
+            pool,
+            metrics,
+            health,
+            offsets: Offsets::default(),
+            ready: VecDeque::new(),
+            in_flight: HashMap::new(),
+            next_number: 0,
+            settled: mpsc::channel(),
+            settled_since_commit: 0,
+            last_commit: Instant::now(),
+            rebalance: Rebalance::None,
+            paused: HashSet::new(),
+            last_report: Instant::now(),
+            sink_fault: None,
+            halted: None,
+        }
+    }
+
+    /// Works until `shutdown` says so or nothing can be done any more. Always leaves the group.
+    fn run(mut self, shutdown: &Shutdown) -> Exit {
+        let exit = loop {
+            self.health.tick();
+            if let Some(exit) = self.take_settled(Duration::ZERO) {
+                break exit;
+            }
+            if shutdown.is_requested() {
+                break Exit::Done;
+            }
+            if let Some(exit) = self.bury_stuck() {
+                break exit;
+            }
+            self.dispatch();
+            self.commit_when_due();
+            self.end_revocation();
+            let saturated = self.admit();
+            let timeout = if saturated {
+                Duration::ZERO
+            } else {
+                POLL_TIMEOUT
+            };
+            match self.consumer.poll(timeout, &|| shutdown.is_requested()) {
+                Ok(events) => events.into_iter().for_each(|event| self.take_event(event)),
+                Err(fatal) => break exit_of(&fatal),
+            }
+            self.report();
+            if saturated && let Some(exit) = self.take_settled(SETTLE_TIMEOUT) {
+                break exit;
+            }
+        };
+        self.finish(exit)
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Assigned {
+                generation,
+                partitions,
+            } => {
+                self.metrics.rebalances.inc();
+                self.metrics
+                    .assigned_partitions
+                    .set(as_gauge(partitions.len()));
+                let names: Vec<String> =
+                    partitions.iter().map(|a| a.partition.to_string()).collect();
+                log::info!(generation = generation; "assigned: {}", names.join(", "));
+                self.rebalance = Rebalance::None;
+                self.forget_revoked();
+            }
+            Event::Revoking { deadline } => {
+                log::info!(
+                    "the group rebalances; {} records in flight",
+                    self.in_flight.len()
+                );
+                self.rebalance = Rebalance::Draining(deadline);
+            }
+            Event::Lost => {
+                log::warn!(
+                    "membership lost; {} records in flight are given up",
+                    self.in_flight.len()
+                );
+                self.rebalance = Rebalance::None;
+                self.forget_revoked();
+            }
+            Event::Fetched {
+                partition,
+                lease,
+                from,
+                records,
+                next,
+            } => {
+                let offsets = records.iter().map(|record| record.offset);
+                self.offsets
+                    .fetched(&partition, &lease, from, offsets, next);
+                self.ready.extend(records.into_iter().map(Arc::new));
+            }
+            Event::Skipped {
+                partition,
+                lease,
+                from,
+                to,
+                cause,
+            } => {
+                let cause = match cause {
+                    SkipCause::OutOfRange => "out_of_range",
+                    SkipCause::CorruptBatch => "corrupt_batch",
+                };
+                // Offsets go up when records are gone, and down when the log was cut.
+                let skipped = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+                self.metrics
+                    .skipped_offsets
+                    .with_label_values(&[cause])
+                    .inc_by(skipped);
+                self.offsets.fetched(&partition, &lease, to, [], to);
+            }
+            Event::Halted { partition, cause } => {
+                let cause = format!("{partition} stands still: {cause}");
+                self.halted
+                    .get_or_insert_with(|| self.health.raise(Fault::InputTopic, cause));
+            }
+        }
+    }
+
+    /// Drops what belongs to partitions that are not ours any more.
+    fn forget_revoked(&mut self) {
+        self.offsets.retain_live();
+        self.ready.retain(|record| record.lease.is_live());
+        self.halted = None;
+    }
+
+    /// Hands out what is fetched, while there is room. Nothing between a revocation and the next
+    /// assignment: it might not be finished in time.
+    fn dispatch(&mut self) {
+        if self.rebalance != Rebalance::None {
+            return;
+        }
+        let mut waiting = VecDeque::new();
+        while let Some(record) = self.ready.pop_front() {
+            if self.in_flight.len() >= self.options.max_in_flight {
+                self.ready.push_front(record);
+                break;
+            }
+            if self.paused.contains(&record.partition) {
+                waiting.push_back(record);
+            } else if self.pipeline.filter(&record).is_some() {
+                self.settle(&record);
+            } else {
+                self.hand_out(record);
+            }
+        }
+        // In front of what came later: the order within a partition stays.
+        while let Some(record) = waiting.pop_back() {
+            self.ready.push_front(record);
+        }
+    }
+
+    fn hand_out(&mut self, record: Arc<Record>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let task = Arc::new(Task::new(record.lease.clone()));
+        let in_flight = InFlight {
+            record: Arc::clone(&record),
+            task: Arc::clone(&task),
+            since: Instant::now(),
+        };
+        self.in_flight.insert(number, in_flight);
+        let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());
+        self.pool.spawn(move || {
+            let fate = if task.is_cancelled() {
+                Fate::Abandoned
+            } else {
+                pipeline.handle(&record, &task)
+            };
+            // The loop may be gone; then nobody commits either.
+            let _ = settled.send(Settled { number, fate });
+        });
+    }
+
+    /// Takes note of every record that ended, and waits up to `timeout` for the first of them.
+    /// `Some` when the process must end.
+    fn take_settled(&mut self, timeout: Duration) -> Option<Exit> {
+        let mut next = self.settled.1.recv_timeout(timeout).ok();
+        while let Some(Settled { number, fate }) = next {
+            // A number that is gone was given up before; what became of it does not count.
+            if let Some(InFlight { record, .. }) = self.in_flight.remove(&number) {
+                match fate {
+                    Fate::Settled(_) => self.settle(&record),
+                    Fate::Abandoned => {}
+                    Fate::NotAuthorised { topic } => {
+                        log::error!(
+                            "not authorised to write to {topic}; the record stays uncommitted"
+                        );
+                        return Some(Exit::NotAuthorised);
+                    }
+                }
+            }
+            next = self.settled.1.try_recv().ok();
+        }
+        None
+    }
+
+    fn settle(&mut self, record: &Record) {
+        self.offsets
+            .settle(&record.partition, &record.lease, record.offset);
+        self.settled_since_commit += 1;
+    }
+
+    /// Takes a task that is long past its deadline away from its thread, which cannot be stopped:
+    /// the record gets its dead letter from here, and the process ends to be started anew.
+    fn bury_stuck(&mut self) -> Option<Exit> {
+        let now = Instant::now();
+        let is_stuck = |f: &InFlight| matches!(f.task.doing(), Doing::Working { until } if now > until + STUCK_AFTER);
+        let stuck: Vec<u64> = self
+            .in_flight
+            .iter()
+            .filter(|(_, f)| is_stuck(f))
+            .map(|(n, _)| *n)
+            .collect();
+        if stuck.is_empty() {
+            return None;
+        }
+        let until = now + self.options.shutdown_timeout / 2;
+        for number in stuck {
+            let Some(InFlight { record, task, .. }) = self.in_flight.remove(&number) else {
+                continue;
+            };
+            let place = format!("{} offset {}", record.partition, record.offset);
+            log::error!("the task of {place} is stuck; the worker ends to be started anew");
+            self.health.stuck(format!("the task of {place} is stuck"));
+            task.call_off();
+            let burial = Task::until(record.lease.clone(), until);
+            if let Fate::Settled(_) = self.pipeline.bury_stuck(&record, &burial) {
+                self.settle(&record);
+            }
+        }
+        Some(Exit::Internal)
+    }
+
+    fn commit_when_due(&mut self) {
+        let due = self.last_commit.elapsed() >= self.options.commit_interval
+            || self.settled_since_commit >= COMMIT_AFTER;
+        if due {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.last_commit = Instant::now();
+        self.settled_since_commit = 0;
+        let watermarks = self.offsets.uncommitted();
+        if watermarks.is_empty() {
+            return;
+        }
+        let commits: Vec<Commit> = watermarks
+            .iter()
+            .map(|w| Commit {
+                partition: w.partition.clone(),
+                lease: w.lease.clone(),
+                offset: w.offset,
+            })
+            .collect();
+        for answer in self.consumer.commit(&commits) {
+            let result = match &answer.result {
+                Ok(()) => {
+                    let watermark = watermarks
+                        .iter()
+                        .find(|w| w.partition == answer.partition && w.offset == answer.offset);
+                    if let Some(watermark) = watermark {
+                        self.offsets.committed(watermark);
+                    }
+                    "ok"
+                }
+                Err(error) if error.is_transient() => {
+                    log::debug!("commit of {}: {}", answer.partition, chain(error));
+                    self.metrics.retries.with_label_values(&["commit"]).inc();
+                    "retried"
+                }
+                Err(error) => {
+                    log::warn!("commit of {} failed: {}", answer.partition, chain(error));
+                    "failed"
+                }
+            };
+            self.metrics.commits.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// Lets the rebalance go on once nothing is in flight, or the time for it is over.
+    fn end_revocation(&mut self) {
+        let Rebalance::Draining(deadline) = self.rebalance else {
+            return;
+        };
+        if !self.in_flight.is_empty() && Instant::now() < deadline {
+            return;
+        }
+        let given_up = std::mem::take(&mut self.in_flight);
+        if !given_up.is_empty() {
+            log::warn!(
+                "{} records were not done in time for the rebalance; they come again",
+                given_up.len()
+            );
+        }
+        let mut abandoned = HashSet::new();
+        for in_flight in given_up.into_values() {
+            in_flight.task.call_off();
+            abandoned.insert(in_flight.record.partition.clone());
+        }
+        self.commit();
+        self.consumer
+            .release(&abandoned.into_iter().collect::<Vec<_>>());
+        self.rebalance = Rebalance::Joining;
+    }
+
+    /// Decides what is fetched. Returns whether nothing more can be taken on at the moment.
+    fn admit(&mut self) -> bool {
+        let output = self.pipeline.output();
+        match output.results.stalled() {
+            Some(cause) => {
+                let cause = format!("{} takes no results: {cause}", output.results.topic);
+                self.sink_fault
+                    .get_or_insert_with(|| self.health.raise(Fault::Sink, cause));
+            }
+            None => self.sink_fault = None,
+        }
+        let saturated =
+            !self.ready.is_empty() || self.in_flight.len() >= self.options.max_in_flight;
+        let held = saturated
+            || self.sink_fault.is_some()
+            || self.health.has(Fault::Host)
+            || self.rebalance != Rebalance::None;
+        if held {
+            self.consumer.pause_all();
+        } else {
+            self.consumer.resume_all();
+        }
+        self.pause_partitions();
+        saturated || matches!(self.rebalance, Rebalance::Draining(_))
+    }
+
+    /// Partitions that hold a dead letter which is not accepted, or too many open records.
+    fn pause_partitions(&mut self) {
+        let output = self.pipeline.output();
+        let stalled = output
+            .dead_letters
+            .as_ref()
+            .is_some_and(|sink| sink.stalled().is_some());
+        let burying = self
+            .in_flight
+            .values()
+            .filter(|f| stalled && f.task.doing() == Doing::Burying)
+            .map(|f| f.record.partition.clone());
+        let full = self
+            .offsets
+            .unfinished()
+            .into_iter()
+            .filter(|p| self.offsets.open(p) > OPEN_LIMIT);
+        let wanted: HashSet<TopicPartition> = burying.chain(full).collect();
+        if wanted == self.paused {
+            return;
+        }
+        let resume: Vec<_> = self.paused.difference(&wanted).cloned().collect();
+        let pause: Vec<_> = wanted.difference(&self.paused).cloned().collect();
+        self.consumer.resume(&resume);
+        self.consumer.pause(&pause);
+        self.paused = wanted;
+    }
+
+    /// Gauges, the client's own counts, and the readiness that only the loop knows.
+    fn report(&mut self) {
+        if self.last_report.elapsed() < REPORT_INTERVAL {
+            return;
+        }
+        self.last_report = Instant::now();
+        let m = &self.metrics;
+        start::report_client_stats(m, &self.consumer_stats, self.pipeline.output());
+        m.in_flight_records.set(as_gauge(self.in_flight.len()));
+        m.in_flight_bytes
+            .set(i64::try_from(self.pipeline.reserved_bytes()).unwrap_or(i64::MAX));
+        m.paused_partitions.set(as_gauge(self.paused.len()));
+        let oldest = self.in_flight.values().map(|f| f.since).min();
+        m.oldest_unfinished_seconds
+            .set(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        m.lag.reset();
+        let committed: HashMap<&TopicPartition, i64> = self.offsets.acknowledged().collect();
+        for (partition, high_watermark) in self.consumer.lag() {
+            if let Some(committed) = committed.get(&partition) {
+                let labels = [partition.topic.as_ref(), &partition.partition.to_string()];
+                m.lag
+                    .with_label_values(&labels)
+                    .set((high_watermark - committed).max(0));
+            }
+        }
+        for fault in Fault::ALL {
+            let raised = if self.health.has(fault) { 1.0 } else { 0.0 };
+            m.fault.with_label_values(&[fault.as_str()]).set(raised);
+        }
+        self.health.membership(self.consumer.state().not_ready());
+    }
+
+    /// Drains within the shutdown time, commits, leaves.
+    fn finish(mut self, exit: Exit) -> Exit {
+        let began = Instant::now();
+        let deadline = began
+            + self
+                .options
+                .shutdown_timeout
+                .saturating_sub(FAREWELL.min(self.options.shutdown_timeout / 4));
+        self.ready.clear();
+        self.consumer.pause_all();
+        log::info!("drains {} records in flight", self.in_flight.len());
+        let mut exit = exit;
+        while !self.in_flight.is_empty() && Instant::now() < deadline {
+            self.health.tick();
+            if let Some(worse) = self.take_settled(SETTLE_TIMEOUT) {
+                exit = worse;
+            }
+            self.commit_when_due();
+            // Membership matters while records end: heartbeats alone would not follow a rebalance.
+            match self.consumer.poll(Duration::ZERO, &|| false) {
+                Ok(events) => {
+                    for event in events {
+                        if matches!(event, Event::Lost) {
+                            self.take_event(event);
+                        }
+                    }
+                }
+                Err(fatal) => {
+                    exit = exit_of(&fatal);
+                    break;
+                }
+            }
+        }
+        self.commit();
+        if !self.in_flight.is_empty() {
+            log::warn!(
+                "{} records were not done within {:?}; they are uncommitted and come again",
+                self.in_flight.len(),
+                self.options.shutdown_timeout
+            );
+            for in_flight in self.in_flight.values() {
+                in_flight.task.call_off();
+            }
+            if exit == Exit::Done {
+                exit = Exit::DrainExceeded;
+            }
+        }
+        self.consumer.close(FAREWELL);
+        log::info!(
+            "left the group after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        exit
+    }
+}
+
+fn exit_of(fatal: &Fatal) -> Exit {
+    log::error!("{}", fatal.message);
+    match fatal.kind {
+        FatalKind::NotAuthorised => Exit::NotAuthorised,
+        FatalKind::Fenced => Exit::Fenced,
+        FatalKind::Configuration => Exit::Configuration,
+        FatalKind::Internal => Exit::Internal,
+    }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Profile;
 use super::kinds::{
     ANY_TEXT, Address, Bool, Integer, KAFKA_MAX, Levels, List, Network, Optional, PATTERN, Path,
     SERVER, SOME_TEXT, Size, TOPIC, Time, TimeOrOff, Word, YEAR,
@@ -18,6 +17,7 @@ use super::kinds::{
 use super::reader::Reader;
 use crate::kafka::options::{Compression, IsolationLevel, OffsetReset, OnCorruptBatch};
 use crate::logging::{Filter, Format};
+use crate::rules::Profile;
 
 /// What is said of a key beside its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -107,7 +107,10 @@ impl Health {
             log::error!("{} fault, records wait: {cause}", fault.as_str());
             holders.cause = cause;
         }
-        Raised { health: Arc::clone(self), fault }
+        Raised {
+            health: Arc::clone(self),
+            fault,
+        }
     }
 
     /// Whether a fault is raised.
@@ -124,7 +127,10 @@ impl Health {
         }
         let silent = state.ticked.elapsed();
         if silent > TICK_LIMIT {
-            return Err(format!("the poll loop has been silent for {} s", silent.as_secs()));
+            return Err(format!(
+                "the poll loop has been silent for {} s",
+                silent.as_secs()
+            ));
         }
         Ok(())
     }

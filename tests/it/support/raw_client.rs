@@ -20,7 +20,7 @@ use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{
-    Decodable, Encodable, HeaderVersion, Request, StrBytes, encode_request_header_into_buffer,
+    Decodable, HeaderVersion, Request, StrBytes, encode_request_header_into_buffer,
 };
 
 /// How long a connection waits for an answer.

@@ -1,0 +1,305 @@
+//! From a checked configuration to a running worker, and from its end to an exit code.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::archive::work_dir::WorkDir;
+use crate::backoff::{Backoff, sleep_unless};
+use crate::config::Config;
+use crate::download::{Budget, Downloader};
+use crate::engine::RuleSet;
+use crate::error::chain;
+use crate::exit::Exit;
+use crate::kafka::{Consumer, Producer, Stats};
+use crate::output::{Output, Sink};
+use crate::pipeline::{self, Pipeline};
+use crate::rules::RULES;
+use crate::shutdown::Shutdown;
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::server::Server;
+use crate::version::{COMMIT, RULES_VERSION, VERSION};
+use crate::watchers::stats::Stats as StatsWatcher;
+use crate::watchers::{Watcher, Watchers};
+use crate::{logging, worker};
+
+/// How long a topic that we write to may be missing, once its cluster answers.
+const MISSING_TOPIC_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why the worker could not start; all of these are for a person to mend.
+type Refused = String;
+
+/// Runs the worker until a signal or a final error, and says how it ended.
+pub fn run(config: &Config, shutdown: &Shutdown) -> Exit {
+    let work_dir = match prepare_work_dir(&config.engine.extract_tmp_dir) {
+        Ok(work_dir) => work_dir,
+        Err(refused) => return refuse(&refused),
+    };
+    let health = Arc::new(Health::new());
+    let parts = match assemble(config, work_dir.path(), &health) {
+        Ok(parts) => parts,
+        Err(refused) => return refuse(&refused),
+    };
+    // Keeps serving until this function ends.
+    let _server = match serve(config, &parts.metrics, &health) {
+        Ok(server) => server,
+        Err(refused) => return refuse(&refused),
+    };
+    supervise(config, shutdown, parts)
+}
+
+fn refuse(refused: &Refused) -> Exit {
+    log::error!("{refused}");
+    Exit::Configuration
+}
+
+fn prepare_work_dir(base: &Path) -> Result<WorkDir, Refused> {
+    match WorkDir::sweep(base) {
+        Ok(0) => {}
+        Ok(swept) => log::info!("swept {swept} work directories of earlier runs"),
+        Err(error) => log::warn!("cannot look for work directories of earlier runs: {error}"),
+    }
+    WorkDir::create(base).map_err(|error| {
+        format!(
+            "{}; engine.extract_tmp_dir names another place",
+            chain(&error)
+        )
+    })
+}
+
+/// What the loop is made of.
+struct Parts {
+    pipeline: Arc<Pipeline>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Parts, Refused> {
+    let names: Vec<&str> = RULES.iter().map(|rule| rule.name()).collect();
+    let metrics = Metrics::new(VERSION, COMMIT.unwrap_or("unknown"), RULES_VERSION, &names)
+        .map_err(|error| format!("metrics: {error}"))?;
+    let metrics = Arc::new(metrics);
+    let rules = RuleSet::new(&config.engine.rules).map_err(|unknown| {
+        let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+        format!("engine.rules: {}", unknown.join("; "))
+    })?;
+    let budget = Arc::new(Budget::new(config.worker.max_in_flight_bytes));
+    let downloader = Downloader::new(config.downloader.clone(), budget)
+        .map_err(|error| format!("downloader: {}", chain(&error)))?;
+    let options = pipeline::Options {
+        group_id: config.consumer.options.group_id.clone(),
+        platform_service: config.consumer.platform_service.clone(),
+        max_record_age: config.consumer.max_record_age,
+        download_deadline: config.downloader.deadline,
+        archive_deadline: config.engine.archive_deadline,
+        limits: config.engine.limits.clone(),
+        work_dir: work_dir.to_owned(),
+    };
+    let pipeline = Pipeline::new(
+        options,
+        downloader,
+        rules,
+        output(config),
+        watchers(&metrics),
+        Arc::clone(health),
+    );
+    Ok(Parts {
+        pipeline: Arc::new(pipeline),
+        metrics,
+        health: Arc::clone(health),
+    })
+}
+
+/// The list of watchers; a new one gets a line here.
+fn watchers(metrics: &Arc<Metrics>) -> Watchers {
+    let stats: Box<dyn Watcher> = Box::new(StatsWatcher::new(Arc::clone(metrics)));
+    Watchers::new(vec![stats])
+}
+
+/// One producer for each cluster.
+fn output(config: &Config) -> Output {
+    let producer = Arc::new(Producer::start(config.publisher.options.clone()));
+    let dead_letters = config.dead_letter_queue.topic.as_deref().map(|topic| Sink {
+        topic: topic.into(),
+        producer: if config.publisher.shares_cluster {
+            Arc::clone(&producer)
+        } else {
+            Arc::new(Producer::start(config.dead_letter_queue.options.clone()))
+        },
+    });
+    let results = Sink {
+        topic: config.publisher.outgoing_topic.as_str().into(),
+        producer,
+    };
+    Output {
+        results,
+        dead_letters,
+    }
+}
+
+fn serve(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> Result<Option<Server>, Refused> {
+    let Some(address) = config.stats else {
+        return Ok(None);
+    };
+    let metrics = Arc::clone(metrics);
+    let render = move || {
+        let dropped = logging::dropped();
+        metrics
+            .log_lines_dropped
+            .inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
+        metrics.render()
+    };
+    let server = Server::start(address, render, Arc::clone(health))
+        .map_err(|error| format!("watchers.stats.address and port: {}", chain(&error)))?;
+    Ok(Some(server))
+}
+
+/// Runs the loop on a thread of its own and holds it to the shutdown time: whatever it waits for
+/// then, the process ends.
+fn supervise(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
+    let (report, ended) = mpsc::channel();
+    let limit = config.worker.shutdown_timeout;
+    let thread = std::thread::Builder::new().name("poll".into());
+    let (own_config, own_shutdown) = (config.clone(), shutdown.clone());
+    // The receiver outlives this thread, or the process is at its end.
+    let spawned = thread.spawn(move || report.send(poll(&own_config, &own_shutdown, parts)));
+    if let Err(error) = spawned {
+        log::error!("cannot start the poll thread: {error}");
+        return Exit::Internal;
+    }
+    let mut asked = None;
+    loop {
+        match ended.recv_timeout(Duration::from_millis(50)) {
+            Ok(exit) => return exit,
+            Err(RecvTimeoutError::Disconnected) => {
+                log::error!("the poll thread died; what was in flight is uncommitted");
+                return Exit::Internal;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if asked.is_none() && shutdown.is_requested() {
+            log::info!(
+                "{}: drains for at most {limit:?}; a second signal ends at once",
+                shutdown.signal().unwrap_or("shutdown")
+            );
+            asked = Some(Instant::now());
+        }
+        if asked.is_some_and(|at| at.elapsed() >= limit) {
+            log::warn!("not drained within {limit:?}; what is unfinished is uncommitted");
+            return Exit::DrainExceeded;
+        }
+    }
+}
+
+fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
+    let output = parts.pipeline.output();
+    for sink in [Some(&output.results), output.dead_letters.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        if let Some(exit) = wait_for_topic(sink, &parts.health, shutdown) {
+            return exit;
+        }
+    }
+    if output.dead_letters.is_none() {
+        log::warn!("no dead_letter_queue.topic: records that fail are logged, counted and skipped");
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.worker.threads)
+        .thread_name(|number| format!("task-{number}"))
+        // A task catches its own panics; one that comes through must not abort the process.
+        .panic_handler(|_| log::error!("a task panicked outside its record"))
+        .build();
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(error) => {
+            log::error!("cannot start {} threads: {error}", config.worker.threads);
+            return Exit::Internal;
+        }
+    };
+    let options = worker::Options {
+        max_in_flight: config.worker.max_in_flight,
+        commit_interval: config.consumer.commit_interval,
+        shutdown_timeout: config.worker.shutdown_timeout,
+    };
+    let consumer = Consumer::start(config.consumer.options.clone());
+    worker::Worker::new(
+        options,
+        consumer,
+        parts.pipeline,
+        pool,
+        parts.metrics,
+        parts.health,
+    )
+    .run(shutdown)
+}
+
+/// Waits until the topic is there. `Some` when the process must end: it stays missing although
+/// its cluster answers, or a signal came first.
+fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<Exit> {
+    let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 20);
+    let mut missing_since = None;
+    loop {
+        health.tick();
+        if shutdown.is_requested() {
+            return Some(Exit::Done);
+        }
+        match sink
+            .producer
+            .partitions(&sink.topic, Duration::from_secs(1))
+        {
+            Ok(Some(_)) => return None,
+            Ok(None) => {
+                let since = *missing_since.get_or_insert_with(|| {
+                    log::warn!(
+                        "topic {} is missing; waits for it, never creates it",
+                        sink.topic
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= MISSING_TOPIC_LIMIT {
+                    log::error!(
+                        "topic {} is still missing; create it, then start again",
+                        sink.topic
+                    );
+                    return Some(Exit::Configuration);
+                }
+                health.membership(Some(format!("topic {} is missing", sink.topic)));
+            }
+            // The client itself logs the state of its brokers.
+            Err(error) => health.membership(Some(chain(&error))),
+        }
+        sleep_unless(pauses.next_pause(), || shutdown.is_requested());
+    }
+}
+
+/// Carries the client's own counts over into the metrics.
+pub(super) fn report_client_stats(metrics: &Metrics, consumer: &Stats, output: &Output) {
+    let mut producers = vec![("publisher", output.results.producer.stats())];
+    if let Some(sink) = &output.dead_letters
+        && !Arc::ptr_eq(&sink.producer, &output.results.producer)
+    {
+        producers.push(("consumer", sink.producer.stats()));
+    }
+    let (mut reconnects, mut resets) = (
+        [("consumer", consumer.reconnects.get()), ("publisher", 0)],
+        [0, 0],
+    );
+    for (cluster, stats) in producers {
+        let at = usize::from(cluster == "publisher");
+        reconnects[at].1 += stats.reconnects.get();
+        resets[at] += stats.producer_resets.get();
+    }
+    for ((cluster, reconnects), resets) in reconnects.into_iter().zip(resets) {
+        let counter = metrics.reconnects.with_label_values(&[cluster]);
+        counter.inc_by(reconnects.saturating_sub(counter.get()));
+        let counter = metrics.producer_resets.with_label_values(&[cluster]);
+        counter.inc_by(resets.saturating_sub(counter.get()));
+    }
+}
