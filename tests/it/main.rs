@@ -15,3 +15,4 @@ mod support;
 mod broker_selftest;
 mod cli;
 mod config;
+mod download;

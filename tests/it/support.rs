@@ -3,3 +3,5 @@
 pub mod broker;
 pub mod program;
 pub mod raw_client;
+pub mod archive_server;
+pub mod authority;
