@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::archive_server::{ArchiveServer, Reply};
 use crate::support::authority::Authority;
+use crate::support::child::{is_child, limit_descriptors, take_descriptors};
 
 const NAME: &str = "archives.test";
 
@@ -1324,4 +1325,35 @@ fn p09_bytes_are_reserved_before_they_are_read() {
     assert!(failure.error.is_cancelled(), "{failure:?}");
     drop(held);
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn p10_descriptors_run_out() {
+    if !is_child("download::p10_descriptors_run_out") {
+        return;
+    }
+    let server = ArchiveServer::start();
+    server.serve("/private/a", vec![0; 2 * MEMORY_LIMIT]);
+    limit_descriptors(64);
+    let budget = Arc::new(Budget::new(1 << 30));
+    let options = Options {
+        allowed_urls: vec![".*".to_owned()],
+        ..options()
+    };
+    let downloader = Downloader::new(options, budget).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let fetch = |host: &str| {
+        let url = SignedUrl::new(server.url_of(host, "/private/a"));
+        downloader.fetch(&url, None, dir.path(), &|| false, &mut |_| {})
+    };
+    // By address: no lookup, so the first thing that fails is the socket. By a name that does not
+    // exist: without a descriptor the system's answer is worth nothing.
+    for host in ["127.0.0.1", "no-such-name.invalid"] {
+        let taken = take_descriptors();
+        let failure = fetch(host).unwrap_err();
+        assert!(failure.error.is_host_fault(), "{host}: {}", chain(&failure));
+        assert_eq!(failure.attempts, 1);
+        drop(taken);
+    }
+    assert_eq!(fetch("127.0.0.1").unwrap().bytes, 2 * MEMORY_LIMIT as u64);
 }

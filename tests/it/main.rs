@@ -16,3 +16,4 @@ mod broker_selftest;
 mod cli;
 mod config;
 mod download;
+mod endpoint;

@@ -5,3 +5,4 @@ pub mod program;
 pub mod raw_client;
 pub mod archive_server;
 pub mod authority;
+pub mod child;

@@ -1,0 +1,292 @@
+//! The endpoint for metrics and health, also under hostile clients.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ccx_data_pipeline::backoff::sleep_unless;
+use ccx_data_pipeline::error::chain;
+use ccx_data_pipeline::telemetry::health::{Fault, Health};
+use ccx_data_pipeline::telemetry::server::{Error, Server};
+
+use crate::support::child::{is_child, limit_descriptors, take_descriptors};
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const METRICS: &str = "# TYPE a counter\na 1\n";
+
+fn started(health: &Arc<Health>) -> Server {
+    Server::start(ANY_PORT, || METRICS.to_owned(), Arc::clone(health)).unwrap()
+}
+
+/// What comes back for these bytes, until the server closes.
+fn exchange(server: &Server, request: &[u8]) -> io::Result<String> {
+    let mut client = TcpStream::connect(server.local_addr())?;
+    client.set_read_timeout(Some(Duration::from_secs(20)))?;
+    client.write_all(request)?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Status and body.
+fn get(server: &Server, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = exchange(server, request.as_bytes()).unwrap();
+    let status = status(&answer);
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    (status, body.to_owned())
+}
+
+fn status(answer: &str) -> u16 {
+    let status = answer.split(' ').nth(1);
+    status
+        .unwrap_or_else(|| panic!("no status: {answer:?}"))
+        .parse()
+        .unwrap()
+}
+
+/// The threads of this process that serve connections of clients.
+fn client_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.flat_map(|task| std::fs::read_to_string(task.path().join("comm")));
+    // The kernel cuts names at 15 bytes.
+    names
+        .filter(|name| name.trim_end() == "endpoint-client")
+        .count()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "never: {what}");
+        sleep_unless(Duration::from_millis(20), || false);
+    }
+}
+
+#[test]
+fn metrics_and_health() {
+    let health = Arc::new(Health::new());
+    let server = started(&health);
+    assert_eq!(get(&server, "/metrics"), (200, METRICS.to_owned()));
+    assert_eq!(get(&server, "/metrics?name=a"), (200, METRICS.to_owned()));
+    assert_eq!(get(&server, "/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(get(&server, "/readyz").0, 503);
+    health.membership(None);
+    assert_eq!(get(&server, "/readyz"), (200, "ok\n".to_owned()));
+    let _raised = health.raise(Fault::Host, "no space\nleft on device".to_owned());
+    assert_eq!(
+        get(&server, "/readyz"),
+        (503, "host: no space left on device\n".to_owned())
+    );
+    assert_eq!(get(&server, "/livez").0, 200);
+    health.stuck("the task of upload-0 offset 7 is stuck".to_owned());
+    assert_eq!(get(&server, "/livez").0, 503);
+    for path in [
+        "/",
+        "/metric",
+        "/metrics/",
+        "/METRICS",
+        "/livez/x",
+        "//livez",
+    ] {
+        assert_eq!(get(&server, path).0, 404, "{path}");
+    }
+}
+
+#[test]
+fn other_methods_and_versions() {
+    let server = started(&Arc::default());
+    for method in [
+        "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW",
+    ] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
+        let answer = exchange(&server, request.as_bytes()).unwrap();
+        assert_eq!(status(&answer), 405, "{method}");
+        assert!(answer.contains("Allow: GET\r\n"), "{answer}");
+    }
+    let old = exchange(&server, b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(status(&old), 200);
+    assert!(old.ends_with(METRICS) && !old.contains("chunked"), "{old}");
+    // What an old client sends by hand.
+    assert_eq!(
+        status(&exchange(&server, b"GET /livez HTTP/1.1\n\n").unwrap()),
+        200
+    );
+    for bad in [
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /livez\r\n\r\n",
+        "GET /livez HTTP/3\r\n\r\n",
+        "get /livez HTTP/1.1\r\n\r\n",
+        "\u{16}\u{3}\u{1}\n\n",
+    ] {
+        assert_eq!(
+            status(&exchange(&server, bad.as_bytes()).unwrap()),
+            400,
+            "{bad:?}"
+        );
+    }
+    assert_eq!(get(&server, "/livez").0, 200);
+}
+
+#[test]
+fn large_metrics_come_whole_and_a_panic_costs_one_answer() {
+    let calls = AtomicUsize::new(0);
+    let text = "a_metric{label=\"value\"} 1\n".repeat(100_000);
+    let expected = text.clone();
+    let metrics = move || {
+        assert!(
+            calls.fetch_add(1, Ordering::SeqCst) != 1,
+            "a registry that fails"
+        );
+        text.clone()
+    };
+    let server = Server::start(ANY_PORT, metrics, Arc::default()).unwrap();
+    assert_eq!(get(&server, "/metrics"), (200, expected.clone()));
+    assert_eq!(get(&server, "/metrics").0, 500);
+    assert_eq!(get(&server, "/metrics"), (200, expected));
+}
+
+#[test]
+fn p15_an_address_in_use_is_named() {
+    let taken = TcpListener::bind(ANY_PORT).unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = Server::start(address, String::new, Arc::default()).unwrap_err();
+    assert!(matches!(error, Error::Listen { .. }), "{error:?}");
+    let text = chain(&error);
+    assert!(text.contains(&address.to_string()), "{text}");
+    assert!(text.contains("watchers.stats"), "{text}");
+}
+
+#[test]
+fn p15_port_0_is_chosen_and_given_back() {
+    let server = started(&Arc::default());
+    let address = server.local_addr();
+    assert_ne!(address.port(), 0);
+    drop(server);
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "nobody listens any more"
+    );
+    Server::start(address, String::new, Arc::default()).unwrap();
+}
+
+#[test]
+fn p15_an_unspecified_address_ends_too() {
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let Ok(server) = Server::start(any.parse().unwrap(), String::new, Arc::default()) else {
+            // A machine without IPv6.
+            assert!(any.starts_with('['));
+            continue;
+        };
+        drop(server);
+    }
+}
+
+#[test]
+fn p16_a_thousand_connections() {
+    let server = started(&Arc::default());
+    let mut open = Vec::new();
+    for _ in 0..1_000 {
+        // Some are refused: that is what the bound is for.
+        if let Ok(client) = TcpStream::connect(server.local_addr()) {
+            open.push(client);
+        }
+        // Other tests of this process have a few of these threads of their own.
+        assert!(client_threads() <= 4 * 32, "threads grow with connections");
+    }
+    // Whoever got a place loses it after five seconds, though it says nothing; the others were
+    // closed at once.
+    let start = Instant::now();
+    for client in &mut open {
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let ended = client.read(&mut [0]);
+        assert!(!matches!(ended, Ok(1..)), "an answer without a request");
+        assert!(
+            !ended.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            "still open after {:?}",
+            start.elapsed()
+        );
+    }
+    assert_eq!(get(&server, "/livez").0, 200, "and it serves as before");
+}
+
+#[test]
+fn p16_one_byte_at_a_time() {
+    let server = started(&Arc::default());
+    let mut client = TcpStream::connect(server.local_addr()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut ended = false;
+    // Each byte comes in time for a limit on single reads, all together never end.
+    for byte in b"GET /metrics HTTP/1.1\r\nX: "
+        .iter()
+        .chain(std::iter::repeat_n(&b'x', 500))
+    {
+        ended = client.write_all(&[*byte]).is_err() || matches!(client.read(&mut [0; 64]), Ok(0));
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "a slow client keeps its place");
+    assert_eq!(get(&server, "/livez").0, 200);
+}
+
+#[test]
+fn p16_a_client_that_does_not_read() {
+    let text = "x".repeat(32 * 1024 * 1024);
+    let server = Server::start(ANY_PORT, move || text.clone(), Arc::default()).unwrap();
+    let mut lazy = TcpStream::connect(server.local_addr()).unwrap();
+    lazy.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    // Others are served meanwhile.
+    for _ in 0..3 {
+        assert_eq!(get(&server, "/livez").0, 200);
+    }
+    // Its time is over before its answer is.
+    wait_until("a lazy client loses its place", || client_threads() == 0);
+    drop(lazy);
+}
+
+#[test]
+fn p16_a_request_line_of_a_megabyte() {
+    let server = started(&Arc::default());
+    for length in [8 * 1024, 100_000, 1024 * 1024] {
+        let request = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(length));
+        match exchange(&server, request.as_bytes()) {
+            Ok(answer) => assert_eq!(status(&answer), 431),
+            // Closed before all of it was written.
+            Err(error) => assert!(length > 256 * 1024, "{length}: {error}"),
+        }
+    }
+    let headers = format!("GET /livez HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(2_000));
+    assert_eq!(status(&exchange(&server, headers.as_bytes()).unwrap()), 431);
+    let fits = format!("GET /livez HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(8_000));
+    assert_eq!(status(&exchange(&server, fits.as_bytes()).unwrap()), 200);
+}
+
+#[test]
+fn p10_descriptors_run_out() {
+    if !is_child("endpoint::p10_descriptors_run_out") {
+        return;
+    }
+    let server = started(&Arc::default());
+    assert_eq!(get(&server, "/livez").0, 200);
+    limit_descriptors(64);
+    // With every number of free descriptors another step fails: ours to accept, to connect, or
+    // one of tiny_http's, which ends it.
+    for free in 0..8 {
+        let mut taken = take_descriptors();
+        taken.truncate(taken.len() - free);
+        let _ = exchange(&server, b"GET /livez HTTP/1.1\r\n\r\n");
+        drop(taken);
+        wait_until("it serves again", || {
+            exchange(&server, b"GET /livez HTTP/1.1\r\n\r\n")
+                .is_ok_and(|answer| answer.contains(" 200 "))
+        });
+    }
+}
