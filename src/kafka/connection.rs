@@ -73,7 +73,6 @@ pub(super) struct Connection {
     pending: VecDeque<Pending>,
     /// Why it is dead.
     dead: Option<Arc<str>>,
-    last_use: Instant,
     quiet_until: Option<Instant>,
 }
 
@@ -131,7 +130,6 @@ impl Connection {
             correlation: 0,
             pending: VecDeque::new(),
             dead: None,
-            last_use: Instant::now(),
             quiet_until: None,
         };
         connection.negotiate(Instant::now() + timeouts.setup)?;
@@ -282,11 +280,7 @@ impl Connection {
     /// Whether the broker has closed the connection, or sent what nobody asked for, while it was
     /// not used. Brokers close idle connections; who asks first need not fail a request for it.
     pub(super) fn is_stale(&self) -> bool {
-        const FRESH: Duration = Duration::from_secs(1);
-        !self.is_dead()
-            && self.pending.is_empty()
-            && self.last_use.elapsed() > FRESH
-            && self.ready(Duration::ZERO)
+        !self.is_dead() && self.pending.is_empty() && self.ready(Duration::ZERO)
     }
 
     /// Since 2.0 a broker answers first and then stops reading: the pause is ours to keep.
@@ -409,7 +403,6 @@ impl Connection {
         if let Err(source) = written {
             return Err(self.broken(api, WRITE, source));
         }
-        self.last_use = Instant::now();
         self.pending.push_back(Pending {
             correlation: self.correlation,
             key,
@@ -446,7 +439,6 @@ impl Connection {
             self.fill(&mut frame[start..], deadline)
                 .map_err(|source| self.broken(api, timeout + allowance, source))?;
         }
-        self.last_use = Instant::now();
         Ok(Bytes::from(frame))
     }
 

@@ -17,3 +17,5 @@ mod cli;
 mod config;
 mod download;
 mod endpoint;
+mod consumer;
+mod producer;

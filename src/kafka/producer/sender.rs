@@ -773,14 +773,14 @@ impl Sender {
             return;
         };
         let Some(code) = Code::try_from_code(answer.error_code) else {
-            lane.acknowledge(partition, answer.base_offset);
-            return self.flows(&partition.topic);
+            flows(&self.shared, &partition.topic);
+            return lane.acknowledge(partition, answer.base_offset);
         };
         match code {
             // Written by an earlier attempt; its offset is forgotten.
             Code::DuplicateSequenceNumber => {
+                flows(&self.shared, &partition.topic);
                 lane.acknowledge(partition, -1);
-                self.flows(&partition.topic);
             }
             Code::MessageTooLarge | Code::RecordListTooLarge | Code::InvalidRecord => {
                 let named: Vec<i32> = answer.record_errors.iter().map(|e| e.batch_index).collect();
@@ -893,11 +893,12 @@ impl Sender {
             log::warn!(topic; "nothing is acknowledged for topic {topic}: {reason}");
         }
     }
+}
 
-    fn flows(&self, topic: &Arc<str>) {
-        if lock(&self.shared.stalls).remove(topic).is_some() {
-            log::info!(topic; "topic {topic} takes records again");
-        }
+/// Ends a stall. Before the record's caller hears of it, so that it finds none.
+fn flows(shared: &Shared, topic: &Arc<str>) {
+    if lock(&shared.stalls).remove(topic).is_some() {
+        log::info!(topic; "topic {topic} takes records again");
     }
 }
 
