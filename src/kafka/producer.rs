@@ -265,12 +265,18 @@ impl Producer {
         };
         let asked = Instant::now();
         let (reply, answer) = mpsc::sync_channel(1);
-        lock(&self.shared.inbox).questions.push(Question {
-            topic: topic.into(),
-            asked,
-            deadline: asked + timeout,
-            reply,
-        });
+        {
+            let mut inbox = lock(&self.shared.inbox);
+            if inbox.finished {
+                return Err(unanswered());
+            }
+            inbox.questions.push(Question {
+                topic: topic.into(),
+                asked,
+                deadline: asked + timeout,
+                reply,
+            });
+        }
         self.shared.arrived.notify_one();
         // The I/O thread answers in time and knows the cause; the margin is for its own waits.
         answer
