@@ -12,3 +12,7 @@
 
 #[allow(dead_code, reason = "shared with the target `it`")]
 mod support;
+
+mod brokers {
+    mod interop;
+}

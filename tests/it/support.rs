@@ -6,3 +6,6 @@ pub mod raw_client;
 pub mod archive_server;
 pub mod authority;
 pub mod child;
+pub mod librdkafka;
+pub mod raw_client;
+pub mod real;
