@@ -7,5 +7,6 @@ pub mod archive_server;
 pub mod authority;
 pub mod child;
 pub mod librdkafka;
+pub mod member;
 pub mod raw_client;
 pub mod real;

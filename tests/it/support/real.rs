@@ -35,7 +35,7 @@ pub struct RealBroker {
 /// some out.
 #[macro_export]
 macro_rules! on_brokers {
-    ($([$($kind:ident),+] $(#[doc = $doc:literal])* fn $name:ident($broker:ident) $body:block)*) => {$(
+    ($($(#[doc = $doc:literal])* [$($kind:ident),+] fn $name:ident($broker:ident) $body:block)*) => {$(
         mod $name {
             #[allow(unused_imports, reason = "some bodies need nothing of it")]
             use super::*;
