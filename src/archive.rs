@@ -311,3 +311,191 @@ impl Archive {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::documents::timestamp;
+    use super::*;
+
+    const VERSION: &str = r#"{"status": {"desired": {"version": "4.7.16"}}}"#;
+
+    fn version(archive: &Archive) -> Option<&str> {
+        archive.cluster_version().map(|version| version.current())
+    }
+
+    #[test]
+    fn an_archive_moves_between_threads() {
+        fn moves<T: Send>(_: &T) {}
+        moves(&Archive::from_files([]));
+    }
+
+    #[test]
+    fn a_file_is_read_once_however_many_ask() {
+        let archive = Archive::from_files([
+            (
+                "config/clusteroperator/imageregistry.operator.openshift.io/config/cluster.json",
+                "{}",
+            ),
+            (
+                "config/clusteroperator/image-registry.json",
+                r#"{"kind": "ClusterOperator"}"#,
+            ),
+            (
+                "config/clusteroperator/etcd-cluster.json",
+                r#"{"kind": "Etcd"}"#,
+            ),
+            ("config/node/broken.json", "{"),
+            ("config/unknown.json", "{}"),
+        ]);
+        assert_eq!(archive.reads(), 0);
+        for _ in 0..3 {
+            assert_eq!(archive.operators().len(), 1);
+            assert_eq!(archive.operator_resources().len(), 2);
+            assert!(archive.image_registry_config().is_some());
+            assert!(archive.nodes().is_empty());
+            assert!(!Model::Nodes.is_present(&archive) && Model::Operators.is_present(&archive));
+        }
+        assert_eq!(archive.reads(), 4);
+        assert_eq!(archive.damaged(), 1);
+    }
+
+    #[test]
+    fn damage_counts_as_absence_and_never_ends_the_process() {
+        let deep = "[".repeat(100_000);
+        let hidden = format!("{{\"status\": {{\"x\": {deep}");
+        let large = format!("{VERSION}{}", " ".repeat(16 * 1024 * 1024));
+        for broken in [
+            "",
+            "null",
+            "[]",
+            "\"x\"",
+            "{\"status\": {",
+            "{}{}",
+            &deep,
+            &hidden,
+            &large,
+            "\u{feff}{}",
+        ] {
+            let archive = Archive::from_files([("config/version.json", broken)]);
+            assert_eq!(version(&archive), None, "{:.20}", broken);
+            assert_eq!(archive.damaged(), 1, "{:.20}", broken);
+        }
+        let archive = Archive::from_files([
+            ("config/machineconfigpools/a.json", "{"),
+            ("config/machineconfigpools/b.json", "{}"),
+        ]);
+        assert_eq!(archive.machine_pools().len(), 1);
+    }
+
+    #[test]
+    fn of_two_paths_of_one_document_the_newer_readable_one_counts() {
+        let [new, old] = ["4.8.1", "4.5.1"].map(|version| VERSION.replace("4.7.16", version));
+        let names = ["config/version.json", "config/version"];
+        let both = Archive::from_files([(names[1], old.as_str()), (names[0], &new)]);
+        assert_eq!(version(&both), Some("4.8.1"));
+        assert_eq!(
+            version(&Archive::from_files([(names[1], old.as_str())])),
+            Some("4.5.1")
+        );
+
+        let registry =
+            "config/clusteroperator/imageregistry.operator.openshift.io/config/cluster.json";
+        let state = |state| format!("{{\"spec\": {{\"managementState\": \"{state}\"}}}}");
+        let (new, old) = (state("Managed"), state("Removed"));
+        let managed = |archive: Archive| {
+            archive
+                .image_registry_config()
+                .map(|config| config.spec.management_state.clone())
+        };
+        let old = ("config/imageregistry.json", old.as_str());
+        assert_eq!(
+            managed(Archive::from_files([old, (registry, &new)])).unwrap(),
+            "Managed"
+        );
+        assert_eq!(
+            managed(Archive::from_files([old, (registry, "{")])).unwrap(),
+            "Removed"
+        );
+
+        let pools = [
+            ("config/machineconfigpools/a", "{}"),
+            ("config/machineconfigpools/a.json", "{}"),
+        ];
+        assert_eq!(Archive::from_files(pools).machine_pools().len(), 1);
+    }
+
+    #[test]
+    fn names_and_namespaces_come_from_the_object_or_its_file() {
+        let archive = Archive::from_files([
+            ("conditional/namespaces/ns-c/pods/pod-c/pod-c.json", "{}"),
+            ("config/pod/ns-a/pod-a.json", "{}"),
+            (
+                "config/pod/ns-b/pod-b",
+                r#"{"metadata": {"name": "x", "namespace": "y"}}"#,
+            ),
+            ("config/pod/ns-b/logs/pod-b/errors.log", "text"),
+        ]);
+        let pods: Vec<_> = archive
+            .pods()
+            .into_iter()
+            .map(|pod| (pod.namespace(), pod.name()))
+            .collect();
+        assert_eq!(pods, [("ns-c", "pod-c"), ("ns-a", "pod-a"), ("y", "x")]);
+    }
+
+    #[test]
+    fn a_folder_does_not_belong_to_the_model_beside_it() {
+        let archive = Archive::from_files([
+            ("config/node/logs/a.log", "{}"),
+            ("config/storage/storageclasses/standard.json", "{}"),
+            ("config/storage/ns/old.json", "{}"),
+        ]);
+        assert!(archive.nodes().is_empty());
+        assert_eq!(archive.storage_classes().len(), 1);
+        assert_eq!(models::classify("config/node/logs/a.log"), []);
+    }
+
+    #[test]
+    fn the_kind_is_told_by_one_file() {
+        assert_eq!(Archive::from_files([]).kind(), ArchiveKind::Ocp);
+        let archive = Archive::from_files([(INFRASTRUCTURE, "broken")]);
+        assert_eq!(archive.kind().as_str(), "hypershift");
+    }
+
+    #[test]
+    fn the_remote_configuration_tells_its_version() {
+        let told = |text| {
+            let archive = Archive::from_files([(REMOTE_CONFIGURATION, text)]);
+            archive.remote_configuration_version().map(str::to_owned)
+        };
+        assert_eq!(told(r#"{"version": "1.1.0"}"#).as_deref(), Some("1.1.0"));
+        for none in ["{}", r#"{"version": null}"#, "[]", "{"] {
+            assert_eq!(told(none), None);
+        }
+        assert_eq!(Archive::from_files([]).remote_configuration_version(), None);
+    }
+
+    #[test]
+    fn a_believable_time_is_that_of_gathering() {
+        let now = timestamp::parse("2021-07-13T07:16:44Z").unwrap();
+        let time = |mtime| {
+            Archive::index(Vec::new(), DOCUMENT_SIZE, mtime)
+                .gathering_time(now)
+                .map(OffsetDateTime::unix_timestamp)
+        };
+        assert_eq!(time(Some(1_600_000_000)), Some(1_600_000_000));
+        assert_eq!(
+            time(Some(now.unix_timestamp().unsigned_abs())),
+            Some(now.unix_timestamp())
+        );
+        for unbelievable in [
+            None,
+            Some(0),
+            Some(1_514_764_800),
+            Some(1_900_000_000),
+            Some(u64::MAX),
+        ] {
+            assert_eq!(time(unbelievable), None, "{unbelievable:?}");
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::archive::extract::Wanted;
 use crate::archive::limits::Interrupt;
 use crate::archive::{Archive, IDENTITY_FILES};
 use crate::error::Reason;
-use crate::rules::{Context, KeyKind, Profile, RULES, Response, Rule, RuleResult};
+use crate::rules::{Context, KeyKind, Profile, RULES, Response, Rule, RuleProfile, RuleResult};
 
 /// Which rules run, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl RuleSet {
             .enable
             .iter()
             .chain(&options.disable)
-            .filter(|name| !RULES.iter().any(|rule| is_called(rule, name)))
+            .filter(|name| !is_known(name))
             .map(|name| UnknownRule(name.clone()))
             .collect();
         if !unknown.is_empty() {
@@ -113,6 +113,11 @@ impl RuleSet {
     }
 }
 
+/// Whether a name, or the beginning of a component, is that of some rule.
+pub fn is_known(name: &str) -> bool {
+    RULES.iter().any(|rule| is_called(rule, name))
+}
+
 /// By its name, or by its component or whole leading parts of that.
 fn is_called(rule: &Rule, name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -130,6 +135,8 @@ pub struct Evaluation {
     pub responses: Vec<(&'static Rule, KeyKind, Response)>,
     /// Rules that did not apply, and what was missing in the report's words.
     pub skips: Vec<(&'static Rule, String)>,
+    /// Whether rules for workloads had what they need.
+    pub workloads_evaluated: bool,
     /// Every rule that ran, for watchers.
     pub runs: Vec<RuleRun>,
 }
@@ -156,6 +163,8 @@ pub enum RuleOutcome {
     Pass,
     /// It informs.
     Info,
+    /// It recommends something for workloads.
+    Recommendation,
     /// Something that it needs is missing.
     Skip,
     /// It panicked or broke its own contract.
@@ -218,6 +227,8 @@ pub fn evaluate(
         if outcome == RuleOutcome::Failed {
             log::warn!("rule {} failed and is left out of the report", rule.name());
         }
+        let skipped = outcome == RuleOutcome::Skip;
+        evaluation.workloads_evaluated |= rule.profile == RuleProfile::Workloads && !skipped;
         evaluation.runs.push(RuleRun {
             name: rule.name(),
             duration: start.elapsed(),
@@ -266,6 +277,7 @@ impl Evaluation {
                     KeyKind::Fail => RuleOutcome::Hit,
                     KeyKind::Pass => RuleOutcome::Pass,
                     KeyKind::Info => RuleOutcome::Info,
+                    KeyKind::Recommendation => RuleOutcome::Recommendation,
                 }
             }
         }
@@ -276,7 +288,7 @@ impl Evaluation {
 mod tests {
     use super::*;
     use crate::archive::Model;
-    use crate::rules::{Details, Key, Requires, RuleProfile, respond};
+    use crate::rules::{Details, Key, Requires, respond};
 
     const QUIET: Rule = Rule {
         component: "a.rules.quiet.report",

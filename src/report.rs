@@ -8,14 +8,13 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::engine::Evaluation;
-use crate::rules::{self, Details, KeyKind, Rule};
+use crate::rules::{Details, KeyKind, Response, Rule, Workload};
+use crate::version::{COMMIT, RULES_VERSION};
 
 /// The context by which readers know where an archive comes from.
 const EXECUTION_CONTEXT: &str = "ccx_ocp_core.context.InsightsOperatorContext";
 /// The packages that readers look for. They name what they replace; versions are ours.
 const PLUGIN_SETS: [&str; 3] = ["insights-core", "ccx_rules_ocp", "ccx_ocp_core"];
-/// The commit that the program was built from, where the build says so.
-const COMMIT: Option<&str> = option_env!("CCX_DATA_PIPELINE_COMMIT");
 /// The only reason that a skip ever has.
 const MISSING_REQUIREMENTS: &str = "MISSING_REQUIREMENTS";
 
@@ -36,6 +35,28 @@ pub struct Report {
     pub pass: Vec<Value>,
     /// When, and by what.
     pub analysis_metadata: AnalysisMetadata,
+    /// What rules for workloads recommend; left out where none of them applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_recommendations: Option<Vec<Recommendation>>,
+}
+
+/// An element of `workload_recommendations`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommendation {
+    /// Name and key.
+    pub response_id: String,
+    /// The rule's component.
+    pub component: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// The rule's fields.
+    pub details: Details,
+    /// Sorted.
+    pub tags: Vec<&'static str>,
+    /// Group and URLs.
+    pub links: Map<String, Value>,
+    /// The workloads that it is for.
+    pub workloads: Vec<Workload>,
 }
 
 /// The report's `system`.
@@ -80,7 +101,7 @@ pub fn render(evaluation: &Evaluation, start: OffsetDateTime, finish: OffsetDate
             .responses
             .iter()
             .filter(|(_, kind, _)| *kind == wanted)
-            .map(|(rule, kind, response)| element(rule, *kind, response.key, &response.details))
+            .map(|(rule, kind, response)| element(rule, *kind, response))
             .collect()
     };
     let skips = evaluation
@@ -97,7 +118,7 @@ pub fn render(evaluation: &Evaluation, start: OffsetDateTime, finish: OffsetDate
         .map(|name| {
             (
                 name.to_owned(),
-                json!({ "version": rules::VERSION, "commit": COMMIT }),
+                json!({ "version": RULES_VERSION, "commit": COMMIT }),
             )
         })
         .into_iter()
@@ -116,36 +137,63 @@ pub fn render(evaluation: &Evaluation, start: OffsetDateTime, finish: OffsetDate
             execution_context: EXECUTION_CONTEXT,
             plugin_sets,
         },
+        workload_recommendations: evaluation.workloads_evaluated.then(|| {
+            let of_workloads = |(_, kind, _): &&(_, KeyKind, _)| *kind == KeyKind::Recommendation;
+            let responses = evaluation.responses.iter().filter(of_workloads);
+            responses
+                .map(|(rule, _, response)| recommendation(rule, response))
+                .collect()
+        }),
     }
 }
 
 /// An element of `reports`, `info` or `pass`.
-fn element(rule: &Rule, kind: KeyKind, key: &str, fields: &Details) -> Value {
+fn element(rule: &Rule, kind: KeyKind, response: &Response) -> Value {
     let (id_field, kind_word, key_field) = match kind {
         KeyKind::Fail => ("rule_id", "rule", "error_key"),
         KeyKind::Info => ("info_id", "info", "info_key"),
         KeyKind::Pass => ("pass_id", "pass", "pass_key"),
+        // Recommendations have a list and a shape of their own.
+        KeyKind::Recommendation => return Value::Null,
     };
-    let mut details = fields.clone();
+    let mut details = response.details.clone();
     details.insert("type".to_owned(), kind_word.into());
-    details.insert(key_field.to_owned(), key.into());
-    let mut tags = rule.tags.to_vec();
-    tags.sort_unstable();
-    let links: Map<String, Value> = rule
-        .links
-        .iter()
-        .map(|(group, urls)| ((*group).to_owned(), json!(urls)))
-        .collect();
+    details.insert(key_field.to_owned(), response.key.into());
 
     json!({
-        id_field: format!("{}|{key}", rule.name()),
+        id_field: rule.id(response.key),
         "component": rule.component,
         "type": kind_word,
-        "key": key,
+        "key": response.key,
         "details": details,
-        "tags": tags,
-        "links": links,
+        "tags": tags(rule),
+        "links": links(rule),
     })
+}
+
+fn recommendation(rule: &'static Rule, response: &Response) -> Recommendation {
+    Recommendation {
+        response_id: rule.id(response.key),
+        component: rule.component,
+        key: response.key,
+        details: response.details.clone(),
+        tags: tags(rule),
+        links: links(rule),
+        workloads: response.workloads.clone(),
+    }
+}
+
+fn tags(rule: &Rule) -> Vec<&'static str> {
+    let mut tags = rule.tags.to_vec();
+    tags.sort_unstable();
+    tags
+}
+
+fn links(rule: &Rule) -> Map<String, Value> {
+    rule.links
+        .iter()
+        .map(|(group, urls)| ((*group).to_owned(), json!(urls)))
+        .collect()
 }
 
 /// `2021-12-13T15:51:02.895120+00:00`: always UTC, always microseconds.
@@ -187,7 +235,7 @@ mod tests {
         .unwrap();
         let set = format!(
             "{{\"version\":\"{}\",\"commit\":{}}}",
-            rules::VERSION,
+            RULES_VERSION,
             json!(COMMIT)
         );
         assert_eq!(

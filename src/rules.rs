@@ -34,6 +34,7 @@ mod version_info;
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
@@ -66,9 +67,6 @@ pub static RULES: &[Rule] = &[
     cluster_id::RULE,
     version_info::RULE,
 ];
-
-/// The version of the rules, for metrics and reports.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The condition of rules that are for some versions only, as skips name it.
 pub(crate) const AFFECTED_VERSION: &str =
@@ -164,6 +162,15 @@ impl Key {
         }
     }
 
+    /// A key of a rule for workloads.
+    pub const fn recommendation(key: &'static str) -> Key {
+        Key {
+            key,
+            kind: KeyKind::Recommendation,
+            when: "",
+        }
+    }
+
     /// The same key, with the case that it is for.
     pub const fn when(self, when: &'static str) -> Key {
         Key { when, ..self }
@@ -179,6 +186,20 @@ pub enum KeyKind {
     Pass,
     /// `info`.
     Info,
+    /// `workload_recommendations`.
+    Recommendation,
+}
+
+impl KeyKind {
+    /// The word that listings use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyKind::Fail => "fail",
+            KeyKind::Pass => "pass",
+            KeyKind::Info => "info",
+            KeyKind::Recommendation => "recommendation",
+        }
+    }
 }
 
 /// In which profile a rule runs.
@@ -190,6 +211,8 @@ pub enum RuleProfile {
     Internal,
     /// Both.
     Both,
+    /// Neither: rules for workloads, whose answers are a message of their own.
+    Workloads,
 }
 
 impl RuleProfile {
@@ -199,6 +222,7 @@ impl RuleProfile {
             RuleProfile::External => "external",
             RuleProfile::Internal => "internal",
             RuleProfile::Both => "both",
+            RuleProfile::Workloads => "workloads",
         }
     }
 }
@@ -233,6 +257,23 @@ pub struct Response {
     pub key: &'static str,
     /// The fields of the catalogue in their order, without `type` and the key.
     pub details: Details,
+    /// The workloads that a recommendation is for; empty for all other rules.
+    pub workloads: Vec<Workload>,
+}
+
+/// A workload as recommendations name it. Namespace and name are empty where only ids are known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Workload {
+    /// Name of its namespace.
+    pub namespace: String,
+    /// Id of its namespace.
+    pub namespace_uid: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub uid: String,
 }
 
 /// Fields of a response.
@@ -243,7 +284,11 @@ pub type Details = Map<String, Value>;
 /// # Errors
 /// Never; it is a result so that rules can return it.
 pub fn respond(key: &'static str, details: Details) -> RuleResult {
-    Ok(Some(Response { key, details }))
+    Ok(Some(Response {
+        key,
+        details,
+        workloads: Vec::new(),
+    }))
 }
 
 /// Why a rule does not apply: components that are missing, as the report names them.
@@ -305,6 +350,11 @@ impl Rule {
         self.component.rsplit('.').nth(1).unwrap_or(self.component)
     }
 
+    /// Its name and a key, by which downstream knows an answer.
+    pub fn id(&self, key: &str) -> String {
+        format!("{}|{key}", self.name())
+    }
+
     /// Which of the models that it needs are missing.
     pub fn missing(&self, archive: &Archive) -> Option<Skip> {
         let absent = |model: &&Model| !model.is_present(archive);
@@ -333,9 +383,8 @@ impl Rule {
     /// Whether it runs in a profile.
     pub fn is_of(&self, profile: Profile) -> bool {
         match (self.profile, profile) {
-            (RuleProfile::Both, _) | (_, Profile::Internal) => true,
-            (RuleProfile::External, Profile::External) => true,
-            (RuleProfile::Internal, Profile::External) => false,
+            (RuleProfile::Workloads, _) | (RuleProfile::Internal, Profile::External) => false,
+            (_, Profile::Internal) | (RuleProfile::Both | RuleProfile::External, _) => true,
         }
     }
 }
@@ -436,7 +485,13 @@ mod tests {
     fn keys_and_components_have_the_form_that_downstream_accepts() {
         let word = |text: &str, ok: fn(char) -> bool| !text.is_empty() && text.chars().all(ok);
         for rule in RULES {
-            assert!(rule.component.ends_with(".report"), "{}", rule.component);
+            let workloads = rule.profile == RuleProfile::Workloads;
+            let ending = if workloads {
+                ".recommendation"
+            } else {
+                ".report"
+            };
+            assert!(rule.component.ends_with(ending), "{}", rule.component);
             assert!(word(rule.name(), |c| c.is_ascii_alphanumeric() || c == '_'));
             assert!(!rule.keys.is_empty() && !rule.detects.is_empty());
             assert!(rule.total_risk.is_none_or(|risk| (1..=4).contains(&risk)));

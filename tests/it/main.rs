@@ -19,3 +19,5 @@ mod download;
 mod endpoint;
 mod consumer;
 mod producer;
+mod rules_catalogue;
+mod rules_sample;
