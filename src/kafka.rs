@@ -121,6 +121,30 @@ pub struct Record {
     pub lease: Lease,
 }
 
+/// A record to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingRecord {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// Which partition; `None`: by the key as Java's clients do, without a key in turn.
+    pub partition: Option<i32>,
+    /// Key; null and empty differ.
+    pub key: Option<Bytes>,
+    /// Value; null and empty differ.
+    pub value: Option<Bytes>,
+    /// Headers in their order, duplicates kept.
+    pub headers: Vec<Header>,
+}
+
+/// A record that every in-sync replica holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Where it is.
+    pub partition: TopicPartition,
+    /// Its offset there; -1 when the broker only says that it already has it.
+    pub offset: i64,
+}
+
 /// What a consumer has to tell its owner, in the order in which it happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -263,29 +287,6 @@ pub struct MemberState {
     pub topic_known: bool,
     /// What is wrong at the moment, on one line.
     pub trouble: Option<String>,
-}
-/// A record to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutgoingRecord {
-    /// Where to.
-    pub topic: Arc<str>,
-    /// Which partition; `None`: by the key as Java's clients do, without a key in turn.
-    pub partition: Option<i32>,
-    /// Key; null and empty differ.
-    pub key: Option<Bytes>,
-    /// Value; null and empty differ.
-    pub value: Option<Bytes>,
-    /// Headers in their order, duplicates kept.
-    pub headers: Vec<Header>,
-}
-
-/// A record that every in-sync replica holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acknowledged {
-    /// Where it is.
-    pub partition: TopicPartition,
-    /// Its offset there; -1 when the broker only says that it already has it.
-    pub offset: i64,
 }
 
 impl MemberState {

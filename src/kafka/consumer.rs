@@ -69,6 +69,8 @@ pub struct Consumer {
     topic: Arc<str>,
     cluster: Cluster,
     coordinator: Option<cluster::Coordinator>,
+    /// The coordinator is found and the connection to it under way.
+    connecting: bool,
     shared: Arc<Shared>,
     heartbeat: Option<Heartbeat>,
     fetcher: Fetcher,
@@ -96,6 +98,7 @@ impl Consumer {
         Self {
             cluster,
             coordinator: None,
+            connecting: false,
             shared: Shared::new(Group::new(&*options.group_id, timing, Instant::now())),
             heartbeat: None,
             fetcher: Fetcher::new(&options, stats.clone()),
@@ -444,7 +447,9 @@ impl Consumer {
 
     /// Finds the coordinator and connects to it.
     fn find(&mut self) {
-        self.cluster.forget_coordinator();
+        if !std::mem::take(&mut self.connecting) {
+            self.cluster.forget_coordinator();
+        }
         let reached = self
             .cluster
             .coordinator(&self.options.group_id)
@@ -460,6 +465,10 @@ impl Consumer {
                     address: peer,
                 });
                 self.coordinator = Some(found);
+            }
+            Err(Error::Connecting { .. }) => {
+                self.connecting = true;
+                group.connecting(Instant::now());
             }
             Err(error) => group.not_found(&Failure::Connection(error), Instant::now()),
         }
@@ -582,7 +591,12 @@ impl Consumer {
                         })
                         .collect(),
                 };
+                let leads = joined.leads;
                 group.joined(ticket, joined, Instant::now());
+                drop(group);
+                if !leads {
+                    self.forget_plan();
+                }
             }
         }
     }
@@ -593,6 +607,7 @@ impl Consumer {
             .iter()
             .flat_map(|member| member.topics.iter().map(String::as_str))
             .collect();
+        self.forget_plan();
         for topic in &topics {
             self.cluster.want(&Arc::from(*topic));
         }
@@ -617,6 +632,15 @@ impl Consumer {
         let shares = assignor::assign(strategy, members, &counts);
         self.planned = counts;
         self.shared.lock().planned(ticket, shares);
+    }
+
+    /// Looks after the topics of other members only as long as the plan is ours.
+    fn forget_plan(&mut self) {
+        for topic in std::mem::take(&mut self.planned).into_keys() {
+            if *topic != *self.topic {
+                self.cluster.forget(&topic);
+            }
+        }
     }
 
     /// Leaves a group that does not come to an assignment.
@@ -811,7 +835,9 @@ impl Consumer {
                     Ok(listed) => found.extend(listed),
                     Err(error) => {
                         log::debug!("ListOffsets at broker {node}: {}", chain(&error));
-                        self.cluster.expire();
+                        if !is_pause(&error) {
+                            self.cluster.expire();
+                        }
                         for entry in asked {
                             self.fetcher.not_now(entry, None, Instant::now());
                         }
@@ -925,7 +951,7 @@ impl Consumer {
                 Ok(()) => self.fetcher.sent(node, asked, now),
                 Err(error) => {
                     log::debug!("Fetch to broker {node}: {}", chain(&error));
-                    if !matches!(error, Error::Throttled { .. }) {
+                    if !is_pause(&error) {
                         // The leader may be elsewhere.
                         self.cluster.expire();
                     }
@@ -1005,6 +1031,11 @@ impl Consumer {
 
     /// The coordinator did not answer a question of the poll thread.
     fn coordinator_failed(&mut self, failure: Failure) {
+        if let Failure::Connection(error) = &failure
+            && is_pause(error)
+        {
+            return;
+        }
         let mut group = self.shared.lock();
         if let Some(known) = group.coordinator() {
             group.coordinator_lost(known.address, &failure, Instant::now());
@@ -1056,7 +1087,6 @@ impl Consumer {
             .and_then(|connection| connection.request(&request, ANSWER));
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(error @ Error::Throttled { .. }) => return Err(error),
             Err(error) => {
                 self.coordinator_failed(Failure::Connection(error.clone()));
                 return Err(error);
@@ -1161,6 +1191,11 @@ fn passes(code: Code) -> bool {
             | Code::ThrottlingQuotaExceeded
             | Code::UnknownServerError
     )
+}
+
+/// Whether the question was not put because it is too early, with nothing wrong.
+fn is_pause(error: &Error) -> bool {
+    matches!(error, Error::Throttled { .. } | Error::Connecting { .. })
 }
 
 fn millis(duration: Duration) -> i32 {

@@ -572,10 +572,8 @@ impl Fetcher {
                 }
             };
             self.broken(asked, next, to, &fault.to_string(), now, events);
-        } else if next == from {
-            if let Some(position) = self.asked(asked) {
-                position.well();
-            }
+        } else if let Some(position) = self.asked(asked) {
+            position.well();
         }
     }
 

@@ -311,6 +311,11 @@ impl Group {
         self.backoff.reset();
     }
 
+    /// The coordinator is found, and the connection to it is still being made.
+    pub(super) fn connecting(&mut self, now: Instant) {
+        self.back_off(now);
+    }
+
     /// The coordinator could not be found or reached.
     pub(super) fn not_found(&mut self, failure: &Failure, now: Instant) {
         if !self.stop_if_final("FindCoordinator", failure) {
@@ -693,6 +698,10 @@ impl Group {
                 self.restart_join();
             }
             Failure::Code(Code::RebalanceInProgress) => self.restart_join(),
+            // Nothing is wrong yet.
+            Failure::Connection(Error::Connecting { .. } | Error::Throttled { .. }) => {
+                return self.retry(now);
+            }
             Failure::Code(Code::NotCoordinator | Code::CoordinatorNotAvailable)
             | Failure::Connection(_) => {
                 self.note_trouble("lost the group coordinator", failure);

@@ -33,6 +33,11 @@ type Refused = String;
 
 /// Runs the worker until a signal or a final error, and says how it ended.
 pub fn run(config: &Config, shutdown: &Shutdown) -> Exit {
+    log::info!(
+        "started: version {VERSION}, reads {} as a member of {}",
+        config.consumer.options.topic,
+        config.consumer.options.group_id
+    );
     let work_dir = match prepare_work_dir(&config.engine.extract_tmp_dir) {
         Ok(work_dir) => work_dir,
         Err(refused) => return refuse(&refused),
@@ -176,7 +181,12 @@ fn supervise(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
     let mut asked = None;
     loop {
         match ended.recv_timeout(Duration::from_millis(50)) {
-            Ok(exit) => return exit,
+            Ok(exit) => {
+                if let (None, Some(signal)) = (asked, shutdown.signal()) {
+                    log::info!("{signal}: ends, nothing to drain");
+                }
+                return exit;
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 log::error!("the poll thread died; what was in flight is uncommitted");
                 return Exit::Internal;
@@ -206,9 +216,6 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         if let Some(exit) = wait_for_topic(sink, &parts.health, shutdown) {
             return exit;
         }
-    }
-    if output.dead_letters.is_none() {
-        log::warn!("no dead_letter_queue.topic: records that fail are logged, counted and skipped");
     }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config.worker.threads)

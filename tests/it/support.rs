@@ -1,12 +1,11 @@
 //! What the tests stand on: servers that they script, and clients that are not ours.
 
-pub mod broker;
-pub mod program;
-pub mod raw_client;
 pub mod archive_server;
 pub mod authority;
+pub mod broker;
 pub mod child;
 pub mod librdkafka;
 pub mod member;
+pub mod program;
 pub mod raw_client;
 pub mod real;
