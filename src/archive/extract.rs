@@ -396,9 +396,8 @@ pub fn extract(
         .finish(prefix, |name| wanted.contains(name))
         .map_err(Error::Host)?;
     let [as_is, below] = mtimes;
-    let config_id_mtime = files
-        .get(CONFIG_ID)
-        .and_then(|_| if prefix == 0 { as_is } else { below });
+    let mtime = if prefix == 0 { as_is } else { below };
+    let config_id_mtime = mtime.filter(|_| files.get(CONFIG_ID).is_some());
     Ok(Extracted {
         files,
         entries,

@@ -4,9 +4,9 @@
 //! archive chooses a path, a document costs no system call of its own, and the space is free
 //! again whatever way the process ends. The index holds a name and two numbers a document.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The documents that some rule may read, sorted by name.
@@ -287,7 +287,11 @@ fn write_all(file: &mut Option<File>, directory: &Path, bytes: &[u8]) -> io::Res
 
     let file = match file {
         Some(file) => file,
-        None => file.insert(tempfile::tempfile_in(directory)?),
+        None => {
+            let new = tempfile::tempfile_in(directory)?;
+            new.set_permissions(Permissions::from_mode(0o600))?;
+            file.insert(new)
+        }
     };
     file.write_all(bytes)
 }
