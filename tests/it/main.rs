@@ -21,3 +21,4 @@ mod endpoint;
 mod producer;
 mod rules_catalogue;
 mod rules_sample;
+mod extraction;

@@ -2,6 +2,7 @@
 
 pub mod archive_server;
 pub mod authority;
+pub mod archive_builder;
 pub mod broker;
 pub mod child;
 pub mod librdkafka;
