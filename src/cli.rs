@@ -9,9 +9,10 @@ mod check;
 mod connect;
 mod health;
 mod rules;
+mod text;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -19,7 +20,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::text::Style;
 use crate::config::{Config, Env, File, Problems};
+use crate::engine;
 use crate::exit::Exit;
 use crate::logging::{self, Output};
 use crate::shutdown::Shutdown;
@@ -160,12 +163,18 @@ fn analyze_archives(arguments: &Analyze) -> Result<Exit, Problems> {
         Some(path) => File::Named(path),
         None => File::None,
     };
-    let config = Config::load(file, &Env::of_process(), &knows_rule)?;
+    let env = Env::of_process();
+    let config = Config::load(file, &env, &engine::is_known)?;
     config.check_tmp_dir()?;
     let Some(_log) = start_logging(&config, Output::Stderr) else {
         return Ok(Exit::Internal);
     };
-    Ok(analyze::run(arguments, &config))
+    let style = if io::stdout().is_terminal() && !env.refuses_colour() {
+        Style::Colour
+    } else {
+        Style::Plain
+    };
+    Ok(analyze::run(arguments, &config, style))
 }
 
 fn load(file: &ConfigFile) -> Result<Config, Problems> {
@@ -173,12 +182,7 @@ fn load(file: &ConfigFile) -> Result<Config, Problems> {
         Some(path) => File::Named(path),
         None => File::Usual,
     };
-    Config::load(file, &Env::of_process(), &knows_rule)
-}
-
-/// Whether a text names a rule or begins the name of a component.
-fn knows_rule(_name: &str) -> bool {
-    true
+    Config::load(file, &Env::of_process(), &engine::is_known)
 }
 
 fn start_logging(config: &Config, output: Output) -> Option<logging::Guard> {

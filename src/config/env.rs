@@ -56,6 +56,12 @@ impl Env {
         }
     }
 
+    /// Whether the user wants no colour: `NO_COLOR` is set to anything.
+    pub fn refuses_colour(&self) -> bool {
+        let value = self.0.get(std::ffi::OsStr::new("NO_COLOR"));
+        value.is_some_and(|value| !value.is_empty())
+    }
+
     /// Names of the proxy variables that are set. They are not obeyed, which is worth a warning.
     pub(super) fn proxies(&self) -> Vec<&'static str> {
         [

@@ -12,6 +12,7 @@
 #[allow(dead_code, reason = "shared with the target `brokers`")]
 mod support;
 
+mod analyze;
 mod broker_selftest;
 mod cli;
 mod config;
