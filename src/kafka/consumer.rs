@@ -45,7 +45,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A broker that holds a Fetch for so much longer than asked is gone.
 const FETCH_GRACE: Duration = Duration::from_secs(30);
 /// Time for one call of `commit`, all tries together. The next call tries again.
-const COMMIT: Duration = Duration::from_secs(10);
+const COMMIT: Duration = Duration::from_secs(5);
 /// Longest wait on one thing without looking at the others.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -176,7 +176,8 @@ impl Consumer {
             if open.is_empty() {
                 break;
             }
-            let last = match self.commit_once(&identity, &open) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let last = match self.commit_once(&identity, &open, left) {
                 Ok(codes) => {
                     let mut last = None;
                     open.retain(|commit| {
@@ -487,10 +488,14 @@ impl Consumer {
     /// Sends a JoinGroup or SyncGroup.
     fn enter<A: Api>(&mut self, ticket: Ticket, syncs: bool, request: &A) {
         let now = Instant::now();
-        match self
-            .group_connection()
-            .and_then(|connection| connection.send(request))
-        {
+        let sent = self.group_connection().and_then(|connection| {
+            if connection.in_flight() > 0 {
+                // A question that no longer counts is still open, and ours would wait behind it.
+                let _ = connection.receive::<A>(Duration::ZERO);
+            }
+            connection.send(request)
+        });
+        match sent {
             Ok(()) => {
                 self.entering = Some(Entering {
                     ticket,
@@ -740,9 +745,7 @@ impl Consumer {
         let answer = match outcome {
             Ok(answer) => answer,
             Err(error) => {
-                for asked in unplaced {
-                    self.fetcher.not_now(asked, None, now);
-                }
+                self.fetcher.unsent(unplaced, error.pause(), now);
                 self.coordinator_failed(Failure::Connection(error));
                 return Ok(());
             }
@@ -838,9 +841,7 @@ impl Consumer {
                         if !is_pause(&error) {
                             self.cluster.expire();
                         }
-                        for entry in asked {
-                            self.fetcher.not_now(entry, None, Instant::now());
-                        }
+                        self.fetcher.unsent(asked, error.pause(), Instant::now());
                         return Ok(());
                     }
                 }
@@ -955,7 +956,7 @@ impl Consumer {
                         // The leader may be elsewhere.
                         self.cluster.expire();
                     }
-                    self.fetcher.unsent(&asked, now);
+                    self.fetcher.unsent(&asked, error.pause(), now);
                 }
             }
         }
@@ -1047,6 +1048,7 @@ impl Consumer {
         &mut self,
         identity: &Identity,
         commits: &[&Commit],
+        limit: Duration,
     ) -> Result<BTreeMap<TopicPartition, Option<Code>>, Error> {
         // While the coordinator is away only we can look for it: nobody polls meanwhile.
         let step = self.shared.lock().step(Instant::now());
@@ -1084,7 +1086,7 @@ impl Consumer {
             .with_topics(topics);
         let outcome = self
             .group_connection()
-            .and_then(|connection| connection.request(&request, ANSWER));
+            .and_then(|connection| connection.request(&request, limit));
         let answer = match outcome {
             Ok(answer) => answer,
             Err(error) => {

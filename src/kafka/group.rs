@@ -489,23 +489,18 @@ impl Group {
     }
 
     /// The connection to the coordinator broke, or it is the coordinator no more. The membership
-    /// stays: the next heartbeat or commit tells whether we are still in.
+    /// stays: the next heartbeat or commit tells whether we are still in. While we join, it is the
+    /// connection that we join on that counts, not that of a late heartbeat.
     pub(super) fn coordinator_lost(
         &mut self,
         address: SocketAddr,
         failure: &Failure,
         now: Instant,
     ) {
-        if self
-            .coordinator
-            .as_ref()
-            .is_some_and(|known| known.address == address)
-        {
+        let known = self.coordinator.as_ref().map(|known| known.address);
+        if self.is_member() && known == Some(address) {
             self.coordinator = None;
             self.note_trouble("lost the group coordinator", failure);
-            if let State::Joining { .. } | State::Syncing { .. } = self.state {
-                self.restart_join();
-            }
             self.back_off(now);
         }
     }

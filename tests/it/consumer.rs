@@ -39,6 +39,14 @@ fn options(broker: &Broker) -> ConsumerOptions {
     }
 }
 
+/// With a short session, for faults that leave a member behind which the group waits for.
+fn brief(broker: &Broker) -> ConsumerOptions {
+    ConsumerOptions {
+        session_timeout: Duration::from_millis(1500),
+        ..options(broker)
+    }
+}
+
 fn part(number: i32) -> TopicPartition {
     TopicPartition::new(TOPIC, number)
 }
@@ -434,7 +442,7 @@ fn refused_commits() {
         let broker = Broker::start();
         broker.create_topic(TOPIC, 1);
         values(&broker, 0, &["a"]);
-        let mut member = Member::start(options(&broker));
+        let mut member = Member::start(brief(&broker));
         member.until_read(&["a"]);
         let generation = member.generation;
         broker.on(ApiKey::OffsetCommit).error(code.code());
@@ -593,10 +601,9 @@ fn refusals_of_the_group_that_pass() {
         broker.create_topic(TOPIC, 1);
         values(&broker, 0, &["a"]);
         let hook = broker.on(api).times(2).error(code);
-        // Short, since some of these leave a member behind that the group waits for.
-        let mut member = Member::start(ConsumerOptions {
-            session_timeout: Duration::from_secs(1),
-            ..options(&broker)
+        let mut member = Member::start(match api {
+            ApiKey::JoinGroup | ApiKey::SyncGroup => brief(&broker),
+            _ => options(&broker),
         });
         member.until_read(&["a"]);
         member.until("refused twice", |_| hook.used() == 2);
@@ -626,7 +633,10 @@ fn broken_answers_of_every_kind_pass() {
         broker.on(api).drop_connection();
         broker.on(api).cut_answer(7);
         let hook = broker.on(api).wrong_correlation_id();
-        let mut member = Member::start(options(&broker));
+        let mut member = Member::start(match api {
+            ApiKey::JoinGroup | ApiKey::SyncGroup => brief(&broker),
+            _ => options(&broker),
+        });
         member.until_read(&["a"]);
         member.until("all three", |_| hook.used() == 1);
         values(&broker, 0, &["b"]);
