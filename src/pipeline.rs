@@ -22,7 +22,7 @@ use crate::download::{self, Download, Downloader};
 use crate::engine::{self, RuleSet};
 use crate::error::{Reason, chain};
 use crate::ingress::{self, Ingress};
-use crate::kafka::{Header, OutgoingRecord, Record, SendError};
+use crate::kafka::{OutgoingRecord, Record, SendError};
 use crate::output::dead_letters::{self, Failure};
 use crate::output::{Output, Sink, results};
 use crate::report;
@@ -80,6 +80,15 @@ enum Stop {
     Failed(Stage, Failure),
     Abandoned,
     NotAuthorised { topic: Arc<str> },
+}
+
+/// What became of a record that was sent.
+enum Delivery {
+    Acknowledged,
+    /// The broker refuses this record and would refuse it again.
+    TooLarge(SendError),
+    NotAuthorised,
+    Cancelled,
 }
 
 /// Why an archive has no report.
@@ -404,11 +413,11 @@ impl Pipeline {
             partition: None,
             key: Some(Bytes::from(cluster.to_string())),
             value: Some(Bytes::from(value)),
-            headers: traceparent.into_iter().map(Header::clone).collect(),
+            headers: traceparent.into_iter().cloned().collect(),
         };
         task.enter(Doing::Waiting);
-        match sink.producer.send(result, &|| task.is_cancelled()) {
-            Ok(_) => {
+        match self.deliver(known, task, sink, &result, "publish") {
+            Delivery::Acknowledged => {
                 self.notify(
                     known,
                     &Event::Published {
@@ -418,17 +427,51 @@ impl Pipeline {
                 );
                 Ok(())
             }
-            Err(SendError::Cancelled | SendError::Closed) => Err(Stop::Abandoned),
-            Err(SendError::NotAuthorised { topic }) => Err(Stop::NotAuthorised { topic }),
-            Err(error) => {
+            Delivery::TooLarge(error) => {
                 let failure = known.failure(Reason::ReportTooLarge, chain(&error));
                 Err(Stop::Failed(Stage::Publish, failure))
+            }
+            Delivery::NotAuthorised => {
+                let topic = Arc::clone(&sink.topic);
+                Err(Stop::NotAuthorised { topic })
+            }
+            Delivery::Cancelled => Err(Stop::Abandoned),
+        }
+    }
+
+    /// Sends until the broker acknowledges. What only a person can mend is said once and waited
+    /// for: the record must not get lost until then.
+    fn deliver(
+        &self,
+        known: &Known<'_>,
+        task: &Task,
+        sink: &Sink,
+        record: &OutgoingRecord,
+        stage: &'static str,
+    ) -> Delivery {
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        loop {
+            match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
+                Ok(_) => return Delivery::Acknowledged,
+                Err(SendError::Cancelled | SendError::Closed) => return Delivery::Cancelled,
+                Err(SendError::NotAuthorised { .. }) => return Delivery::NotAuthorised,
+                Err(
+                    error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. }),
+                ) => return Delivery::TooLarge(error),
+                Err(error @ SendError::Refused { .. }) => {
+                    if pauses.tries() == 0 {
+                        log::error!("{}; the record waits", chain(&error));
+                    }
+                    self.notify(known, &Event::Retried { stage });
+                    if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
+                        return Delivery::Cancelled;
+                    }
+                }
             }
         }
     }
 
-    /// Sends the dead letter of a failed record and waits for its acknowledgement, for ever if it
-    /// must; without a dead-letter topic the record is skipped.
+    /// Ends a record whose task does not end: called from the loop, not from the pool.
     pub fn bury_stuck(&self, record: &Record, task: &Task) -> Fate {
         let known = Known::new(record);
         let message = "the task did not end within its deadline".to_owned();
@@ -436,6 +479,8 @@ impl Pipeline {
         self.bury(&known, task, Stage::Process, &failure)
     }
 
+    /// Sends the dead letter of a failed record and waits for its acknowledgement, for ever if it
+    /// must; without a dead-letter topic the record is skipped.
     fn bury(&self, known: &Known<'_>, task: &Task, stage: Stage, failure: &Failure) -> Fate {
         let (reason, attempts) = (failure.reason, failure.attempts);
         self.notify(
@@ -452,7 +497,7 @@ impl Pipeline {
         task.enter(Doing::Burying);
         let group = &self.options.group_id;
         let letter = dead_letters::render(&sink.topic, group, known.record, failure);
-        let stub = || dead_letters::render_stub(&sink.topic, group, known.record, failure);
+        let stub = dead_letters::render_stub(&sink.topic, group, known.record, failure);
         match self.send_dead_letter(known, task, sink, letter, stub) {
             None => Fate::Abandoned,
             Some(stub) => {
@@ -469,49 +514,41 @@ impl Pipeline {
         task: &Task,
         sink: &Sink,
         letter: OutgoingRecord,
-        stub: impl FnOnce() -> OutgoingRecord,
+        stub: OutgoingRecord,
     ) -> Option<bool> {
-        let cancelled = || task.is_cancelled();
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
-        let mut stub = Some(stub);
-        let mut letter = letter;
+        let mut is_stub = false;
         loop {
-            match sink.producer.send(letter.clone(), &cancelled) {
-                Ok(_) => return Some(stub.is_none()),
-                Err(SendError::Cancelled | SendError::Closed) => return None,
-                Err(error) => match stub.take() {
-                    Some(stub) if is_refused(&error) => {
-                        log::error!(
-                            topic = known.record.partition.topic.as_ref(),
-                            partition = known.record.partition.partition,
-                            offset = known.record.offset;
-                            "the dead letter is refused ({}): a stub without its value is sent",
-                            chain(&error)
-                        );
-                        letter = stub();
-                    }
-                    // Nobody may write to the topic now, or even the stub is refused: a person
-                    // can mend both, and the record must not get lost until then.
-                    unused => {
-                        stub = unused;
-                        if pauses.tries() == 0 {
-                            log::error!(
-                                "dead letters are not accepted by {}: {}; the record waits",
-                                sink.topic,
-                                chain(&error)
-                            );
-                        }
-                        self.notify(
-                            known,
-                            &Event::Retried {
-                                stage: "dead_letter",
-                            },
-                        );
-                        if !sleep_unless(pauses.next_pause(), cancelled) {
-                            return None;
-                        }
-                    }
+            let record = if is_stub { &stub } else { &letter };
+            let refusal = match self.deliver(known, task, sink, record, "dead_letter") {
+                Delivery::Acknowledged => return Some(is_stub),
+                Delivery::Cancelled => return None,
+                Delivery::TooLarge(error) if !is_stub => {
+                    log::error!(
+                        topic = known.record.partition.topic.as_ref(),
+                        partition = known.record.partition.partition,
+                        offset = known.record.offset;
+                        "the dead letter is refused ({}): a stub without its value is sent",
+                        chain(&error)
+                    );
+                    is_stub = true;
+                    continue;
+                }
+                Delivery::TooLarge(error) => chain(&error),
+                Delivery::NotAuthorised => format!("not authorised to write to {}", sink.topic),
+            };
+            // A right can be given and a limit raised while we wait.
+            if pauses.tries() == 0 {
+                log::error!("dead letters are not accepted: {refusal}; the record waits");
+            }
+            self.notify(
+                known,
+                &Event::Retried {
+                    stage: "dead_letter",
                 },
+            );
+            if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
+                return None;
             }
         }
     }
@@ -626,16 +663,6 @@ impl<'a> Known<'a> {
             traceparent = traceparent.map(String::from_utf8_lossy).as_deref();
             "{message}"
         );
-    }
-}
-
-/// Whether the broker refuses the record itself, and would refuse it again.
-fn is_refused(error: &SendError) -> bool {
-    match error {
-        SendError::RecordTooLarge { .. }
-        | SendError::InvalidRecord { .. }
-        | SendError::Refused { .. } => true,
-        SendError::NotAuthorised { .. } | SendError::Cancelled | SendError::Closed => false,
     }
 }
 

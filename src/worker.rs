@@ -41,6 +41,9 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for a settled record while nothing more can be handed out.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// How long results may stay unacknowledged before that is called a fault.
+const SINK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Time between two updates of gauges.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -102,6 +105,8 @@ struct Worker {
     rebalance: Rebalance,
     paused: HashSet<TopicPartition>,
     last_report: Instant,
+    /// Since when results are not acknowledged.
+    sink_stalled: Option<Instant>,
     sink_fault: Option<Raised>,
     halted: Option<Raised>,
 }
@@ -133,6 +138,7 @@ impl Worker {
             rebalance: Rebalance::None,
             paused: HashSet::new(),
             last_report: Instant::now(),
+            sink_stalled: None,
             sink_fault: None,
             halted: None,
         }
@@ -366,6 +372,10 @@ impl Worker {
     }
 
     fn commit(&mut self) {
+        // Between two assignments the broker takes no commits, and nothing is settled.
+        if self.rebalance == Rebalance::Joining {
+            return;
+        }
         self.last_commit = Instant::now();
         self.settled_since_commit = 0;
         let watermarks = self.offsets.uncommitted();
@@ -436,16 +446,19 @@ impl Worker {
         let output = self.pipeline.output();
         match output.results.stalled() {
             Some(cause) => {
-                let cause = format!("{} takes no results: {cause}", output.results.topic);
-                self.sink_fault
-                    .get_or_insert_with(|| self.health.raise(Fault::Sink, cause));
+                let since = *self.sink_stalled.get_or_insert_with(Instant::now);
+                // A leader that moves is no fault yet.
+                if since.elapsed() >= SINK_PATIENCE && self.sink_fault.is_none() {
+                    let cause = format!("{} takes no results: {cause}", output.results.topic);
+                    self.sink_fault = Some(self.health.raise(Fault::Sink, cause));
+                }
             }
-            None => self.sink_fault = None,
+            None => (self.sink_stalled, self.sink_fault) = (None, None),
         }
         let saturated =
             !self.ready.is_empty() || self.in_flight.len() >= self.options.max_in_flight;
         let held = saturated
-            || self.sink_fault.is_some()
+            || self.sink_stalled.is_some()
             || self.health.has(Fault::Host)
             || self.rebalance != Rebalance::None;
         if held {
