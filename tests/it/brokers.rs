@@ -14,5 +14,6 @@
 mod support;
 
 mod brokers {
+    mod delivery;
     mod interop;
 }

@@ -1,8 +1,8 @@
 //! What the tests stand on: servers that they script, and clients that are not ours.
 
+pub mod archive_builder;
 pub mod archive_server;
 pub mod authority;
-pub mod archive_builder;
 pub mod broker;
 pub mod child;
 pub mod librdkafka;
@@ -10,3 +10,4 @@ pub mod member;
 pub mod program;
 pub mod raw_client;
 pub mod real;
+pub mod stage;

@@ -1,0 +1,200 @@
+//! Delivery on real brokers, with a ledger: every record is published or buried, and those that
+//! are so twice are counted against a bound.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::on_brokers;
+use crate::support::archive_server::Reply;
+use crate::support::program::Running;
+use crate::support::real::RealBroker;
+use crate::support::stage::{Ledger, Stage};
+
+/// Records that a worker may hold at once; what a killed one leaves behind is at most this.
+const IN_FLIGHT: usize = 8;
+/// Records of a delivery test.
+const RECORDS: usize = 3000;
+const PARTITIONS: usize = 6;
+
+/// A worker that may hold [`IN_FLIGHT`] records.
+fn worker(stage: &Stage) -> Running {
+    stage.worker(&format!(
+        "[worker]\nthreads = 4\nmax_in_flight = {IN_FLIGHT}"
+    ))
+}
+
+fn stage(broker: &RealBroker) -> Stage {
+    let mut names = Vec::new();
+    let mut stage = Stage::new(&broker.address, PARTITIONS, |_, _| {});
+    for (name, partitions) in [("incoming", PARTITIONS as i32), ("results", 2), ("dlq", 1)] {
+        names.push(broker.create_topic(name, partitions));
+    }
+    stage.dead_letters = names.pop().unwrap();
+    stage.outgoing = names.pop().unwrap();
+    stage.incoming = names.pop().unwrap();
+    stage
+}
+
+fn published(broker: &RealBroker, stage: &Stage) -> i64 {
+    (0..2).map(|p| broker.ends(&stage.outgoing, p).1).sum()
+}
+
+fn ledger(broker: &RealBroker, stage: &Stage) -> Ledger {
+    let records = |topic: &str| broker.read_all(topic).into_iter().map(|(_, record)| record);
+    Ledger::new(records(&stage.outgoing), records(&stage.dead_letters))
+}
+
+fn wait_for_no_lag(broker: &RealBroker, stage: &Stage) {
+    broker.wait("everything is committed", || {
+        broker.lag(&stage.group, &stage.incoming) == 0
+    });
+}
+
+on_brokers! {
+    /// Three workers share a group; one more joins and one leaves in the middle. Nothing is lost
+    /// and nothing is done twice: a rebalance waits for what is in flight.
+    [tansu, apache_3_9, apache_4]
+    fn joining_and_leaving_members_lose_and_repeat_nothing(broker) {
+        let stage = stage(broker);
+        let first = worker(&stage);
+        let _second = worker(&stage);
+        let _third = worker(&stage);
+        broker.load(&stage.incoming, stage.records(0..RECORDS));
+        broker.wait("a third of the work", || published(broker, &stage) > RECORDS as i64 / 3);
+        let _fourth = worker(&stage);
+        first.signal(Signal::TERM);
+        let finished = first.finish();
+        assert_eq!(finished.code(), 0, "{}", finished.stdout);
+        wait_for_no_lag(broker, &stage);
+        let ledger = ledger(broker, &stage);
+        assert_eq!(ledger.lost(0..RECORDS), Vec::<String>::new());
+        assert_eq!(ledger.duplicates(), 0);
+        assert!(ledger.buried.is_empty());
+    }
+
+    /// One of three workers is killed in the middle: what it had in flight comes again, the rest
+    /// does not.
+    [apache_3_9, apache_4]
+    fn p05_a_killed_worker_loses_nothing(broker) {
+        let stage = stage(broker);
+        let victim = worker(&stage);
+        let _second = worker(&stage);
+        let _third = worker(&stage);
+        broker.load(&stage.incoming, stage.records(0..RECORDS));
+        broker.wait("a third of the work", || published(broker, &stage) > RECORDS as i64 / 3);
+        victim.signal(Signal::KILL);
+        drop(victim);
+        wait_for_no_lag(broker, &stage);
+        let ledger = ledger(broker, &stage);
+        assert_eq!(ledger.lost(0..RECORDS), Vec::<String>::new());
+        // In flight, and published since its last commit: commits come each second or after 500.
+        let bound = IN_FLIGHT + 500;
+        assert!(ledger.duplicates() <= bound, "{} duplicates", ledger.duplicates());
+        println!("duplicates after the kill: {}", ledger.duplicates());
+    }
+
+    /// Bad and slow archives among good ones: each has its outcome, in any order.
+    [tansu, apache_3_9, apache_4]
+    fn slow_and_bad_archives_hold_nobody_up(broker) {
+        let stage = stage(broker);
+        let late = Reply::nothing().then_stall();
+        stage.server.script("/slow", [late, Reply::ok(crate::support::stage::archive())]);
+        stage.server.serve("/bad", "not an archive");
+        let records = (0..300).map(|id| {
+            let path = match id {
+                0 => "/slow",
+                id if id % 10 == 3 => "/bad",
+                _ => "/archive",
+            };
+            stage.record(&format!("r-{id}"), path)
+        });
+        broker.load(&stage.incoming, records.collect::<Vec<_>>());
+        let _worker = worker(&stage);
+        wait_for_no_lag(broker, &stage);
+        let ledger = ledger(broker, &stage);
+        assert_eq!(ledger.lost(0..300), Vec::<String>::new());
+        assert_eq!(ledger.buried.len(), 30);
+        assert_eq!(ledger.duplicates(), 0);
+    }
+}
+
+/// A broker of our own, to be stopped and started.
+struct OwnBroker {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    broker: RealBroker,
+}
+
+impl OwnBroker {
+    fn start(kind: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/broker");
+        let mut child = Command::new(script)
+            .arg(kind)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        let mut address = String::new();
+        answers.read_line(&mut address).unwrap();
+        let broker = RealBroker::at(kind, address.trim());
+        Self {
+            child,
+            orders,
+            answers,
+            broker,
+        }
+    }
+
+    fn order(&mut self, word: &str) {
+        writeln!(self.orders, "{word}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "scripts/broker ended");
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        // The script ends its broker when it is ended itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The broker restarts in the middle of 1,000 records, once in order and once by a kill.
+fn a_broker_restart_loses_nothing(kind: &str) {
+    let mut own = OwnBroker::start(kind);
+    let broker = own.broker.clone();
+    let stage = stage(&broker);
+    let _worker = worker(&stage);
+    broker.load(&stage.incoming, stage.records(0..1000));
+    for (word, done) in [("stop", 200), ("kill", 600)] {
+        broker.wait("a part of the work", || published(&broker, &stage) > done);
+        own.order(word);
+        own.order("start");
+    }
+    wait_for_no_lag(&broker, &stage);
+    let ledger = ledger(&broker, &stage);
+    assert_eq!(ledger.lost(0..1000), Vec::<String>::new());
+    println!("duplicates after two restarts: {}", ledger.duplicates());
+}
+
+#[test]
+fn k12_a_broker_restart_loses_nothing_apache_3_9() {
+    if crate::support::real::find("apache_3_9").is_some() {
+        a_broker_restart_loses_nothing("apache-3.9");
+    }
+}
+
+#[test]
+fn k12_a_broker_restart_loses_nothing_apache_4() {
+    if crate::support::real::find("apache_4").is_some() {
+        a_broker_restart_loses_nothing("apache-4");
+    }
+}
