@@ -1273,7 +1273,8 @@ fn sparse_members_are_expanded_under_limits() {
 #[test]
 fn sparse_maps_that_contradict_themselves_are_corrupt() {
     let data = noise(2048);
-    let maps: &[(u64, u64, &[(u64, u64)])] = &[
+    type Map<'a> = &'a [(u64, u64)];
+    let maps: &[(u64, u64, Map<'_>)] = &[
         (4096, 1024, &[(1024, 512), (0, 512)]),
         (4096, 1024, &[(0, 1024), (512, 512)]),
         (100, 512, &[(0, 512)]),
