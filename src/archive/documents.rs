@@ -6,6 +6,7 @@
 //! damage and not an error.
 
 pub mod field;
+pub mod prometheus;
 pub mod quantity;
 pub mod timestamp;
 pub mod version;
