@@ -12,6 +12,7 @@ pub mod timestamp;
 pub mod version;
 pub mod yaml;
 
+mod alerts;
 mod cluster;
 mod insights;
 mod logs;
@@ -25,6 +26,7 @@ use std::ops::Deref;
 
 use thiserror::Error;
 
+pub use self::alerts::*;
 pub use self::cluster::*;
 pub use self::insights::*;
 pub use self::logs::*;

@@ -19,8 +19,8 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use super::Archive;
 use super::documents::{
     ClusterId, ClusterVersion, ContainerRuntimeConfig, Found, GathersReport, Infrastructure,
-    InstallConfig, MachinePool, MachineSet, MonitoringConfig, Network, Node, Operator, Pod, PodLog,
-    Proxy, PspNames, StatefulSet, Unread,
+    InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, Operator,
+    Pod, PodLog, Proxy, PspNames, SilencedAlerts, StatefulSet, Unread,
 };
 
 /// What the table says of a model.
@@ -244,19 +244,19 @@ models! {
     }
 
     /// Firing alerts: Alertmanager's list, before 4.17 also series of `config/metrics`.
-    Alerts, alerts: one Unread = "ccx_ocp_core.models.alerts.Alerts" {
+    Alerts, alerts: one Monitoring = "ccx_ocp_core.models.alerts.Alerts" {
         now: ["config/alerts.json"],
         before: ["config/metrics"],
     }
 
     /// Silenced alerts, Alertmanager's list.
-    SilencedAlerts, silenced_alerts: one Unread = "ccx_ocp_core.models.alerts.SilencedAlerts" {
+    SilencedAlerts, silenced_alerts: one SilencedAlerts = "ccx_ocp_core.models.alerts.SilencedAlerts" {
         now: ["config/silenced_alerts.json"],
         before: [],
     }
 
     /// Selected metrics in Prometheus' text form.
-    Metrics, metrics: one Unread = "ccx_ocp_core.models.metrics.Metrics" {
+    Metrics, metrics: one Monitoring = "ccx_ocp_core.models.metrics.Metrics" {
         now: ["config/metrics"],
         before: [],
     }
