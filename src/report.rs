@@ -160,14 +160,16 @@ fn element(rule: &Rule, kind: KeyKind, response: &Response) -> Value {
     details.insert("type".to_owned(), kind_word.into());
     details.insert(key_field.to_owned(), response.key.into());
 
+    let is_bare = rule.key(response.key).is_some_and(|key| key.is_bare);
+
     json!({
         id_field: rule.id(response.key),
         "component": rule.component,
         "type": kind_word,
         "key": response.key,
         "details": details,
-        "tags": tags(rule),
-        "links": links(rule),
+        "tags": if is_bare { Vec::new() } else { tags(rule) },
+        "links": if is_bare { Map::new() } else { links(rule) },
     })
 }
 

@@ -28,8 +28,28 @@ mod samples_op_failed_image_import_check;
 mod tutorial_rule;
 mod unsupported_cni_plugin;
 mod vsphere_problem_detector_controller_syncerror;
+// Names public, key or details partly ours.
+mod certificates_expired;
+mod certificates_not_approved;
+mod etcd_low_backend_performance;
+mod high_severity_alerts;
+mod image_registry_removed_state_reports_degraded;
+mod insights_operator_degraded_uhc_authentication_failed;
+mod machine_pool_check;
+mod master_nodes_are_schedulable;
+mod nodes_not_ready;
+mod nodes_pressure_check;
+mod operators_check;
+mod pods_check;
+mod pods_check_containers;
+mod pods_crash_loop_check;
+mod version_check;
+mod version_forced;
 // Info.
+mod certificates_expiring_soon_info;
 mod cluster_id;
+mod cluster_status_overview;
+mod machine_pool_info;
 mod version_info;
 
 use std::fmt;
@@ -63,8 +83,28 @@ pub static RULES: &[Rule] = &[
     tutorial_rule::RULE,
     unsupported_cni_plugin::RULE,
     vsphere_problem_detector_controller_syncerror::RULE,
+    // Names public, key or details partly ours.
+    certificates_expired::RULE,
+    certificates_not_approved::RULE,
+    etcd_low_backend_performance::RULE,
+    high_severity_alerts::RULE,
+    image_registry_removed_state_reports_degraded::RULE,
+    insights_operator_degraded_uhc_authentication_failed::RULE,
+    machine_pool_check::RULE,
+    master_nodes_are_schedulable::RULE,
+    nodes_not_ready::RULE,
+    nodes_pressure_check::RULE,
+    operators_check::RULE,
+    pods_check::RULE,
+    pods_check_containers::RULE,
+    pods_crash_loop_check::RULE,
+    version_check::RULE,
+    version_forced::RULE,
     // Info.
+    certificates_expiring_soon_info::RULE,
     cluster_id::RULE,
+    cluster_status_overview::RULE,
+    machine_pool_info::RULE,
     version_info::RULE,
 ];
 
@@ -132,6 +172,8 @@ pub struct Key {
     pub kind: KeyKind,
     /// When it is this key, for rules with several; else empty.
     pub when: &'static str,
+    /// Whether its answers go without the rule's tags and links.
+    pub is_bare: bool,
 }
 
 impl Key {
@@ -141,6 +183,7 @@ impl Key {
             key,
             kind: KeyKind::Fail,
             when: "",
+            is_bare: false,
         }
     }
 
@@ -150,6 +193,7 @@ impl Key {
             key,
             kind: KeyKind::Info,
             when: "",
+            is_bare: false,
         }
     }
 
@@ -159,6 +203,7 @@ impl Key {
             key,
             kind: KeyKind::Pass,
             when: "",
+            is_bare: false,
         }
     }
 
@@ -168,12 +213,21 @@ impl Key {
             key,
             kind: KeyKind::Recommendation,
             when: "",
+            is_bare: false,
         }
     }
 
     /// The same key, with the case that it is for.
     pub const fn when(self, when: &'static str) -> Key {
         Key { when, ..self }
+    }
+
+    /// The same key, without the rule's tags and links.
+    pub const fn bare(self) -> Key {
+        Key {
+            is_bare: true,
+            ..self
+        }
     }
 }
 
@@ -374,10 +428,12 @@ impl Rule {
 
     /// Which list an answer with this key goes to.
     pub fn kind_of(&self, key: &str) -> Option<KeyKind> {
-        self.keys
-            .iter()
-            .find(|known| known.key == key)
-            .map(|known| known.kind)
+        self.key(key).map(|known| known.kind)
+    }
+
+    /// What is declared of a key.
+    pub fn key(&self, key: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|known| known.key == key)
     }
 
     /// Whether it runs in a profile.

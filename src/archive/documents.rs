@@ -13,6 +13,7 @@ pub mod version;
 pub mod yaml;
 
 mod alerts;
+mod certificates;
 mod cluster;
 mod insights;
 mod logs;
@@ -27,6 +28,7 @@ use std::ops::Deref;
 use thiserror::Error;
 
 pub use self::alerts::*;
+pub use self::certificates::*;
 pub use self::cluster::*;
 pub use self::insights::*;
 pub use self::logs::*;
@@ -310,6 +312,8 @@ object! {
         pub name: String = "name",
         /// Namespace, empty when absent.
         pub namespace: String = "namespace",
+        /// What it belongs to.
+        pub owner_references: Vec<OwnerReference> = "ownerReferences",
         /// Path of the object in the API; gone from newer archives.
         pub self_link: Option<String> = "selfLink",
         /// Labels.
@@ -318,6 +322,14 @@ object! {
         pub annotations: Labels = "annotations",
         /// RFC 3339.
         pub creation_timestamp: String = "creationTimestamp",
+    }
+
+    /// An object to which another belongs.
+    pub struct OwnerReference {
+        /// Such as `Job`.
+        pub kind: String = "kind",
+        /// Its name, in the same namespace.
+        pub name: String = "name",
     }
 
     /// A condition in `status.conditions`. Texts are empty when absent.

@@ -20,7 +20,7 @@ use super::Archive;
 use super::documents::{
     ClusterId, ClusterVersion, ContainerRuntimeConfig, Found, GathersReport, Infrastructure,
     InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, Operator,
-    Pod, PodLog, Proxy, PspNames, SilencedAlerts, StatefulSet, Unread,
+    Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
 };
 
 /// What the table says of a model.
@@ -168,7 +168,7 @@ models! {
     }
 
     /// Certificate signing requests with Go field names (`ObjectMeta`).
-    Certificates, certificates: many Unread = "ccx_ocp_core.models.certificates.Certificates" {
+    Certificates, certificates: many SigningRequest = "ccx_ocp_core.models.certificates.Certificates" {
         now: ["config/certificatesigningrequests/*.json"],
         before: [],
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Details;
-use crate::archive::documents::{Conditions as _, Found, Operator};
+use crate::archive::documents::{Conditions, Found, MachinePool, Operator};
 
 /// Most entries of a list in details.
 pub const ENTRIES: usize = 100;
@@ -35,7 +35,12 @@ pub fn list<T>(items: impl IntoIterator<Item = T>) -> Vec<T> {
 
 /// A condition of an operator as downstream reads it. Without one, nothing is known.
 pub fn condition(operator: &Operator, kind: &str) -> Value {
-    let condition = operator.status.conditions.of_type(kind);
+    condition_of(&operator.status.conditions, kind)
+}
+
+/// A condition of anything in the same form.
+pub fn condition_of(conditions: &impl Conditions, kind: &str) -> Value {
+    let condition = conditions.of_type(kind);
     json!({
         "status": condition.and_then(|condition| condition.holds()),
         "last_trans_time": condition.and_then(|condition| condition.last_transition_time.as_deref()),
@@ -53,6 +58,19 @@ pub fn operator(operator: Found<'_, Operator>) -> Details {
     }
     details.insert("version".to_owned(), operator.version().into());
     details
+}
+
+/// A machine config pool with its conditions as downstream reads it.
+pub fn pool(pool: Found<'_, MachinePool>) -> Details {
+    let condition = |kind| condition_of(&pool.document().status.conditions, kind);
+    details! {
+        "name": pool.name(),
+        "degraded": condition("Degraded"),
+        "node_degraded": condition("NodeDegraded"),
+        "render_degraded": condition("RenderDegraded"),
+        "updated": condition("Updated"),
+        "updating": condition("Updating"),
+    }
 }
 
 #[cfg(test)]

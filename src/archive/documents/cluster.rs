@@ -37,6 +37,8 @@ object! {
 
     /// What of `spec` is read.
     pub struct ClusterVersionSpec {
+        /// The cluster's identity.
+        pub cluster_id: String = "clusterID",
         /// Update channel, such as `stable-4.7`.
         pub channel: String = "channel",
     }
@@ -144,6 +146,20 @@ object! {
     pub struct PlatformStatus {
         /// `AWS`, `VSphere`, `None` and so on.
         pub kind: String = "type",
+        /// What is known of Amazon's cloud.
+        pub aws: Option<Platform> = "aws",
+        /// What is known of Google's cloud.
+        pub gcp: Option<Platform> = "gcp",
+        /// What is known of IBM's Power cloud.
+        pub power_vs: Option<Platform> = "powervs",
+        /// What is known of Alibaba's cloud.
+        pub alibaba_cloud: Option<Platform> = "alibabaCloud",
+    }
+
+    /// What of a platform's own block is read.
+    pub struct Platform {
+        /// Where the cluster runs.
+        pub region: Option<String> = "region",
     }
 
     /// The cluster network.
@@ -158,6 +174,40 @@ object! {
     pub struct NetworkConfig {
         /// `OpenShiftSDN`, `OVNKubernetes` and so on.
         pub network_type: String = "networkType",
+        /// Ranges out of which pods get their addresses.
+        pub cluster_network: Vec<ClusterNetwork> = "clusterNetwork",
+    }
+
+    /// A range of addresses for pods.
+    pub struct ClusterNetwork {
+        /// The range, such as `10.128.0.0/14`.
+        pub cidr: String = "cidr",
+        /// Length of the prefix that each node gets, in bits.
+        pub host_prefix: Option<i64> = "hostPrefix",
+    }
+}
+
+impl Infrastructure {
+    /// Platform, empty when not known.
+    pub fn platform(&self) -> &str {
+        match self.status.platform_status.kind.as_str() {
+            "" => &self.status.platform,
+            kind => kind,
+        }
+    }
+
+    /// Where the platform runs the cluster; most platforms know no regions.
+    pub fn region(&self) -> Option<&str> {
+        let status = &self.status.platform_status;
+        [
+            &status.aws,
+            &status.gcp,
+            &status.power_vs,
+            &status.alibaba_cloud,
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(|platform| platform.region.as_deref())
     }
 }
 

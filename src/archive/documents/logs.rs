@@ -9,6 +9,9 @@ use super::{Damage, Document, Found, Source};
 /// adds its words here.
 const KEPT: &[&[&str]] = &[&["VSphereProblemDetectorController", "failed to sync"]];
 
+/// What etcd says when its disk is slow; such lines are counted, not kept.
+const ETCD_SLOW: [&str; 2] = ["took too long", "failed to send out heartbeat on time"];
+
 /// Most lines kept of one log, the last ones.
 const LINES: usize = 1000;
 
@@ -16,6 +19,8 @@ const LINES: usize = 1000;
 #[derive(Debug, Default)]
 pub struct PodLog {
     lines: Vec<String>,
+    /// Lines in which etcd says that its disk is slow.
+    pub etcd_slow_lines: u64,
 }
 
 impl PodLog {
@@ -36,7 +41,9 @@ fn contains(line: &str, words: &[&str]) -> bool {
 impl Document for PodLog {
     fn read(source: Source<'_>) -> Result<PodLog, Damage> {
         let mut lines: Vec<String> = Vec::new();
+        let mut etcd_slow_lines = 0;
         source.lines(|line| {
+            etcd_slow_lines += u64::from(ETCD_SLOW.iter().any(|words| line.contains(words)));
             if KEPT.iter().any(|words| contains(line, words)) {
                 if lines.len() == 2 * LINES {
                     lines.drain(..LINES);
@@ -46,7 +53,10 @@ impl Document for PodLog {
         })?;
         let surplus = lines.len().saturating_sub(LINES);
         lines.drain(..surplus);
-        Ok(PodLog { lines })
+        Ok(PodLog {
+            lines,
+            etcd_slow_lines,
+        })
     }
 }
 

@@ -10,12 +10,26 @@ object! {
         pub metadata: Metadata = "metadata",
         /// As configured.
         pub spec: MachineSetSpec = "spec",
+        /// As found.
+        pub status: MachineSetStatus = "status",
     }
 
     /// What of `spec` is read.
     pub struct MachineSetSpec {
+        /// Machines wanted; absent is one.
+        pub replicas: Option<i64> = "replicas",
         /// What its machines look like.
         pub template: MachineTemplate = "template",
+    }
+
+    /// What of `status` is read.
+    pub struct MachineSetStatus {
+        /// Machines that exist.
+        pub replicas: Option<i64> = "replicas",
+        /// Of those, machines whose node is ready.
+        pub ready_replicas: Option<i64> = "readyReplicas",
+        /// Of those, machines whose node has been ready for long enough.
+        pub available_replicas: Option<i64> = "availableReplicas",
     }
 
     /// What of `template` is read.

@@ -26,6 +26,8 @@ object! {
     pub struct NodeSpec {
         /// Taints.
         pub taints: Vec<Taint> = "taints",
+        /// Cordoned: no new pods.
+        pub unschedulable: bool = "unschedulable",
     }
 
     /// A taint.
@@ -60,6 +62,8 @@ object! {
         pub kubelet_version: String = "kubeletVersion",
         /// Such as `cri-o://1.20.3-2.rhaos4.7.gitb53fa9d.el8`.
         pub container_runtime_version: String = "containerRuntimeVersion",
+        /// Such as `Red Hat Enterprise Linux CoreOS 47.83.202106032343-0 (Ootpa)`.
+        pub os_image: String = "osImage",
     }
 }
 
@@ -103,12 +107,36 @@ object! {
         pub metadata: Metadata = "metadata",
         /// As configured.
         pub spec: MachinePoolSpec = "spec",
+        /// As found.
+        pub status: MachinePoolStatus = "status",
     }
 
     /// What of `spec` is read.
     pub struct MachinePoolSpec {
         /// No updates while true.
         pub paused: bool = "paused",
+        /// What its nodes are to be.
+        pub configuration: PoolConfiguration = "configuration",
+    }
+
+    /// A rendered configuration.
+    pub struct PoolConfiguration {
+        /// Such as `rendered-worker-` and a hash.
+        pub name: String = "name",
+    }
+
+    /// What of `status` is read.
+    pub struct MachinePoolStatus {
+        /// Its machines.
+        pub machine_count: Option<i64> = "machineCount",
+        /// Machines that are ready and updated.
+        pub ready_machine_count: Option<i64> = "readyMachineCount",
+        /// Machines that have the pool's configuration.
+        pub updated_machine_count: Option<i64> = "updatedMachineCount",
+        /// Machines on which an update failed.
+        pub degraded_machine_count: Option<i64> = "degradedMachineCount",
+        /// `Updating`, `Degraded` and so on.
+        pub conditions: Vec<Condition> = "conditions",
     }
 
     /// Settings of the container runtime for the pools that its selector matches.
