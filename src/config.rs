@@ -266,6 +266,7 @@ impl Config {
                     profile: rules.profile,
                     enable: rules.enable,
                     disable: rules.disable,
+                    ..RuleOptions::default()
                 },
             },
             worker,

@@ -26,6 +26,8 @@ pub struct RuleOptions {
     pub enable: Vec<String>,
     /// Names or component prefixes of rules that do not run, whatever else is said.
     pub disable: Vec<String>,
+    /// Whether rules for workloads run too, in either profile.
+    pub workloads: bool,
 }
 
 /// A configured name that is no rule's.
@@ -62,7 +64,10 @@ impl RuleSet {
         let named = |names: &[String], rule: &Rule| names.iter().any(|name| is_called(rule, name));
         let rules = RULES
             .iter()
-            .filter(|rule| rule.is_of(options.profile))
+            .filter(|rule| match rule.is_for_workloads() {
+                true => options.workloads,
+                false => rule.is_of(options.profile),
+            })
             .filter(|rule| rule.enabled_by_default || named(&options.enable, rule))
             .filter(|rule| !named(&options.disable, rule))
             .collect();
@@ -73,7 +78,8 @@ impl RuleSet {
         ))
     }
 
-    /// Every rule of both profiles, with the details of the external one; what passes is told.
+    /// Every rule of both profiles and those for workloads, with the details of the external
+    /// profile; what passes is told.
     pub fn all() -> RuleSet {
         RuleSet::of(RULES.iter().collect(), Profile::External, true)
     }
@@ -244,6 +250,10 @@ pub fn evaluate(
 }
 
 fn run(rule: &'static Rule, context: &Context<'_>) -> RuleResult {
+    if rule.profile == RuleProfile::Reserved {
+        // Not even a skip: nobody knows what it would need.
+        return Ok(None);
+    }
     match rule.missing(context.archive) {
         Some(skip) => Err(skip),
         None => (rule.check)(context),
@@ -444,6 +454,44 @@ mod tests {
             }),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn rules_for_workloads_run_only_where_they_are_wanted() {
+        let of_workloads = |options: &RuleOptions| -> Vec<&'static str> {
+            let rules = RuleSet::new(options).unwrap();
+            let listed = rules.rules().iter().filter(|rule| rule.is_for_workloads());
+            listed.map(|rule| rule.name()).collect()
+        };
+        let off = RuleOptions {
+            enable: vec!["host_ipc".into()],
+            profile: Profile::Internal,
+            ..Default::default()
+        };
+        assert_eq!(of_workloads(&off), [""; 0]);
+        let on = RuleOptions {
+            enable: vec!["no_node_affinity".into()],
+            disable: vec!["host_ipc".into()],
+            workloads: true,
+            ..Default::default()
+        };
+        let on = of_workloads(&on);
+        assert!(on.contains(&"host_pid") && on.contains(&"no_node_affinity"));
+        assert!(!on.contains(&"host_ipc") && !on.contains(&"dnsconfig_options"));
+        assert!(!on.contains(&"excluded_pod"));
+    }
+
+    #[test]
+    fn reserved_names_say_nothing_whatever_is_missing() {
+        let archive = Archive::from_files([]);
+        let time = OffsetDateTime::UNIX_EPOCH;
+        let evaluation = evaluate(&RuleSet::all(), &archive, time, &|| None).unwrap();
+        assert!(!evaluation.workloads_evaluated);
+        let skipped = |name| evaluation.skips.iter().any(|(rule, _)| rule.name() == name);
+        assert!(skipped("host_ipc"));
+        for name in ["an_issue_pod", "bad_requirements", "excluded_pod"] {
+            assert!(!skipped(name), "{name}");
+        }
     }
 
     #[test]

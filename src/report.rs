@@ -289,4 +289,24 @@ mod tests {
         assert!(text.contains(skip), "{text}");
         assert_eq!(text, report(&files, &RuleSet::all()));
     }
+
+    #[test]
+    fn recommendations_are_the_last_list_where_the_operator_runs() {
+        let metrics = "deployment_validation_operator_host_ipc\
+                       {kind=\"Pod\",namespace_uid=\"1\",uid=\"2\"} 1\n";
+        let text = report(&[("config/dvo_metrics", metrics)], &RuleSet::all());
+        let last = concat!(
+            r#""workload_recommendations":[{"response_id":"host_ipc|DVO_HOST_IPC","#,
+            r#""component":"ccx_rules_ocp.external.dvo.host_ipc.recommendation","#,
+            r#""key":"DVO_HOST_IPC","details":{"check_name":"host_ipc","check_url":"","#,
+            r#""samples":[{"namespace_uid":"1","kind":"Pod","uid":"2"}]},"tags":[],"#,
+            r#""links":{"jira":[],"product_documentation":[]},"workloads":[{"namespace":"","#,
+            r#""namespace_uid":"1","kind":"Pod","name":"","uid":"2"}]}]}"#,
+        );
+        assert!(text.ends_with(last), "{text}");
+        // Nothing found is an answer too: it clears what was found before.
+        let text = report(&[("config/dvo_metrics", "\n")], &RuleSet::all());
+        assert!(text.ends_with(r#","workload_recommendations":[]}"#));
+        assert!(!report(&[], &RuleSet::all()).contains("workload_recommendations"));
+    }
 }

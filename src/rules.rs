@@ -51,6 +51,8 @@ mod cluster_id;
 mod cluster_status_overview;
 mod machine_pool_info;
 mod version_info;
+// Workloads.
+mod workloads;
 
 use std::fmt;
 
@@ -106,6 +108,25 @@ pub static RULES: &[Rule] = &[
     cluster_status_overview::RULE,
     machine_pool_info::RULE,
     version_info::RULE,
+    // Workloads.
+    workloads::AN_ISSUE_POD,
+    workloads::BAD_REQUIREMENTS,
+    workloads::DNSCONFIG_OPTIONS,
+    workloads::EXCLUDED_POD,
+    workloads::HOST_IPC,
+    workloads::HOST_NETWORK,
+    workloads::HOST_PID,
+    workloads::MINIMUM_THREE_REPLICAS,
+    workloads::NON_ISOLATED_POD,
+    workloads::NO_ANTI_AFFINITY,
+    workloads::NO_NODE_AFFINITY,
+    workloads::PDB_MAX_UNAVAILABLE,
+    workloads::PDB_MIN_AVAILABLE,
+    workloads::PRIVILEGED_CONTAINER,
+    workloads::PRIVILEGE_ESCALATION_CONTAINER,
+    workloads::RUN_AS_NON_ROOT,
+    workloads::UNSAFE_SYSCTLS,
+    workloads::UNSET_REQUIREMENTS,
 ];
 
 /// The condition of rules that are for some versions only, as skips name it.
@@ -267,6 +288,8 @@ pub enum RuleProfile {
     Both,
     /// Neither: rules for workloads, whose answers are a message of their own.
     Workloads,
+    /// None: a rule for workloads of which downstream knows the name and nobody the condition.
+    Reserved,
 }
 
 impl RuleProfile {
@@ -276,7 +299,7 @@ impl RuleProfile {
             RuleProfile::External => "external",
             RuleProfile::Internal => "internal",
             RuleProfile::Both => "both",
-            RuleProfile::Workloads => "workloads",
+            RuleProfile::Workloads | RuleProfile::Reserved => "workloads",
         }
     }
 }
@@ -436,10 +459,16 @@ impl Rule {
         self.keys.iter().find(|known| known.key == key)
     }
 
+    /// Whether it recommends something for workloads.
+    pub fn is_for_workloads(&self) -> bool {
+        matches!(self.profile, RuleProfile::Workloads | RuleProfile::Reserved)
+    }
+
     /// Whether it runs in a profile.
     pub fn is_of(&self, profile: Profile) -> bool {
         match (self.profile, profile) {
-            (RuleProfile::Workloads, _) | (RuleProfile::Internal, Profile::External) => false,
+            (RuleProfile::Workloads | RuleProfile::Reserved, _)
+            | (RuleProfile::Internal, Profile::External) => false,
             (_, Profile::Internal) | (RuleProfile::Both | RuleProfile::External, _) => true,
         }
     }
@@ -527,22 +556,23 @@ mod tests {
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
             .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
-            .filter(|name| name != "details")
+            .filter(|name| !["details", "workloads"].contains(&name.as_str()))
             .collect();
         let registered: BTreeSet<String> = RULES
             .iter()
+            .filter(|rule| !rule.is_for_workloads())
             .map(|rule| rule.name().to_lowercase())
             .collect();
         assert_eq!(files, registered);
-        assert_eq!(RULES.len(), registered.len(), "a rule is registered twice");
+        let components: BTreeSet<_> = RULES.iter().map(|rule| rule.component).collect();
+        assert_eq!(RULES.len(), components.len(), "a rule is registered twice");
     }
 
     #[test]
     fn keys_and_components_have_the_form_that_downstream_accepts() {
         let word = |text: &str, ok: fn(char) -> bool| !text.is_empty() && text.chars().all(ok);
         for rule in RULES {
-            let workloads = rule.profile == RuleProfile::Workloads;
-            let ending = if workloads {
+            let ending = if rule.is_for_workloads() {
                 ".recommendation"
             } else {
                 ".report"

@@ -21,6 +21,7 @@ mod machines;
 mod nodes;
 mod operators;
 mod pods;
+mod workloads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Deref;
@@ -36,6 +37,7 @@ pub use self::machines::*;
 pub use self::nodes::*;
 pub use self::operators::*;
 pub use self::pods::*;
+pub use self::workloads::*;
 
 use self::field::{Field, from_json, object};
 use super::models::Model;

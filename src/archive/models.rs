@@ -18,9 +18,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Archive;
 use super::documents::{
-    ClusterId, ClusterVersion, ContainerRuntimeConfig, Found, GathersReport, Infrastructure,
-    InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, Operator,
-    Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
+    ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, Found, GathersReport, Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
 };
 
 /// What the table says of a model.
@@ -419,7 +417,7 @@ models! {
     }
 
     /// Violations that the deployment validation operator found.
-    DvoMetrics, dvo_metrics: one Unread = "ccx_ocp_core.models.dvo.DVOMetrics" {
+    DvoMetrics, dvo_metrics: one DvoMetrics = "ccx_ocp_core.models.dvo.DVOMetrics" {
         now: ["config/dvo_metrics"],
         before: [],
     }
