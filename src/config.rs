@@ -29,6 +29,7 @@ use crate::download;
 use crate::engine::RuleOptions;
 use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
 use crate::logging;
+use crate::rules::{self, life_cycle::LifeCycle};
 
 /// Where the file is looked for when nobody names one.
 const USUAL_FILE: &str = "config.toml";
@@ -157,6 +158,7 @@ impl Config {
         reader.refuse_unknown(keys::KEYS, keys::LATER);
         let settings = Settings::read(&mut reader);
         check(&settings, &mut reader, knows_rule);
+        let life_cycle = life_cycle(settings.rules.lifecycle_file.as_deref(), &mut reader);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let worker = worker(&settings.worker, cores);
         check_in_flight(&settings.worker, worker, &mut reader);
@@ -170,7 +172,7 @@ impl Config {
             problems.sort();
             return Err(problems);
         }
-        let mut config = Self::build(settings, worker, env);
+        let mut config = Self::build(settings, life_cycle, worker, env);
         notes.extend(config.remarks(env));
         config.notes = notes;
         config.file = problems.file;
@@ -178,7 +180,7 @@ impl Config {
         Ok(config)
     }
 
-    fn build(settings: Settings, worker: Worker, env: &Env) -> Self {
+    fn build(settings: Settings, life_cycle: LifeCycle, worker: Worker, env: &Env) -> Self {
         let Settings {
             consumer,
             publisher,
@@ -266,7 +268,12 @@ impl Config {
                     profile: rules.profile,
                     enable: rules.enable,
                     disable: rules.disable,
-                    ..RuleOptions::default()
+                    // Decided by who runs them: only a worker has a topic for them.
+                    workloads: false,
+                    settings: rules::Settings {
+                        grafana_url: rules.grafana_url,
+                        life_cycle,
+                    },
                 },
             },
             worker,
@@ -539,6 +546,23 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
             );
         }
     }
+}
+
+/// The configured life-cycle table, or the one that is compiled in.
+fn life_cycle(path: Option<&Path>, reader: &mut Reader<'_>) -> LifeCycle {
+    let Some(path) = path else {
+        return LifeCycle::default();
+    };
+    let table = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))
+        .and_then(|text| {
+            LifeCycle::parse(&text)
+                .map_err(|error| format!("{}:{}: {error}", path.display(), error.line))
+        });
+    table.unwrap_or_else(|why| {
+        reader.require(false, &["engine.rules.lifecycle_file"], why);
+        LifeCycle::default()
+    })
 }
 
 impl keys::Publisher {

@@ -15,7 +15,9 @@ use crate::archive::extract::Wanted;
 use crate::archive::limits::Interrupt;
 use crate::archive::{Archive, IDENTITY_FILES};
 use crate::error::Reason;
-use crate::rules::{Context, KeyKind, Profile, RULES, Response, Rule, RuleProfile, RuleResult};
+use crate::rules::{
+    Context, KeyKind, Profile, RULES, Response, Rule, RuleProfile, RuleResult, Settings,
+};
 
 /// Which rules run, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct RuleOptions {
     pub disable: Vec<String>,
     /// Whether rules for workloads run too, in either profile.
     pub workloads: bool,
+    /// What rules are told beside the archive.
+    pub settings: Settings,
 }
 
 /// A configured name that is no rule's.
@@ -41,6 +45,7 @@ pub struct RuleSet {
     rules: Vec<&'static Rule>,
     profile: Profile,
     passes: bool,
+    settings: Settings,
     wanted: Wanted,
 }
 
@@ -75,16 +80,22 @@ impl RuleSet {
             rules,
             options.profile,
             options.profile == Profile::Internal,
+            options.settings.clone(),
         ))
     }
 
     /// Every rule of both profiles and those for workloads, with the details of the external
     /// profile; what passes is told.
-    pub fn all() -> RuleSet {
-        RuleSet::of(RULES.iter().collect(), Profile::External, true)
+    pub fn all(settings: Settings) -> RuleSet {
+        RuleSet::of(RULES.iter().collect(), Profile::External, true, settings)
     }
 
-    fn of(rules: Vec<&'static Rule>, profile: Profile, passes: bool) -> RuleSet {
+    fn of(
+        rules: Vec<&'static Rule>,
+        profile: Profile,
+        passes: bool,
+        settings: Settings,
+    ) -> RuleSet {
         let mut globs: Vec<&str> = rules
             .iter()
             .flat_map(|rule| rule.requires.models())
@@ -104,6 +115,7 @@ impl RuleSet {
             rules,
             profile,
             passes,
+            settings,
             wanted,
         }
     }
@@ -217,6 +229,7 @@ pub fn evaluate(
         archive,
         reference_time,
         profile: rules.profile,
+        settings: &rules.settings,
     };
     let mut evaluation = Evaluation::default();
     for &rule in &rules.rules {
@@ -348,7 +361,7 @@ mod tests {
     static STATIC_QUIET: Rule = QUIET;
 
     fn evaluate_all(rules: Vec<&'static Rule>, passes: bool, archive: &Archive) -> Evaluation {
-        let rules = RuleSet::of(rules, Profile::External, passes);
+        let rules = RuleSet::of(rules, Profile::External, passes, Settings::default());
         evaluate(&rules, archive, OffsetDateTime::UNIX_EPOCH, &|| None).unwrap()
     }
 
@@ -404,7 +417,12 @@ mod tests {
     #[test]
     fn the_interrupt_is_asked_for_before_each_rule() {
         let asked = std::cell::Cell::new(0);
-        let rules = RuleSet::of(vec![&STATIC_QUIET, &LOUD, &PASSES], Profile::External, true);
+        let rules = RuleSet::of(
+            vec![&STATIC_QUIET, &LOUD, &PASSES],
+            Profile::External,
+            true,
+            Settings::default(),
+        );
         let interrupted = || {
             asked.set(asked.get() + 1);
             (asked.get() == 3).then_some(Interrupt::Deadline)
@@ -485,7 +503,8 @@ mod tests {
     fn reserved_names_say_nothing_whatever_is_missing() {
         let archive = Archive::from_files([]);
         let time = OffsetDateTime::UNIX_EPOCH;
-        let evaluation = evaluate(&RuleSet::all(), &archive, time, &|| None).unwrap();
+        let evaluation =
+            evaluate(&RuleSet::all(Settings::default()), &archive, time, &|| None).unwrap();
         assert!(!evaluation.workloads_evaluated);
         let skipped = |name| evaluation.skips.iter().any(|(rule, _)| rule.name() == name);
         assert!(skipped("host_ipc"));

@@ -219,6 +219,7 @@ mod tests {
     use crate::archive::Archive;
     use crate::archive::documents::timestamp as times;
     use crate::engine::{RuleOptions, RuleSet, evaluate};
+    use crate::rules::Settings;
 
     fn report(files: &[(&str, &str)], rules: &RuleSet) -> String {
         let archive = Archive::from_files(files.iter().copied());
@@ -263,7 +264,7 @@ mod tests {
                 r#"{"metadata": {"name": "master"}, "spec": {"paused": true}}"#,
             ),
         ];
-        let text = report(&files, &RuleSet::all());
+        let text = report(&files, &RuleSet::all(Settings::default()));
         let hit = concat!(
             r#"{"rule_id":"mcp_set_to_pause|MCP_SET_TO_PAUSE","#,
             r#""component":"ccx_rules_ocp.external.rules.mcp_set_to_pause.report","type":"rule","#,
@@ -287,14 +288,17 @@ mod tests {
             r#""details":"All: ['ccx_ocp_core.models.nodes.Nodes'] Any: ","type":"skip"}"#,
         );
         assert!(text.contains(skip), "{text}");
-        assert_eq!(text, report(&files, &RuleSet::all()));
+        assert_eq!(text, report(&files, &RuleSet::all(Settings::default())));
     }
 
     #[test]
     fn recommendations_are_the_last_list_where_the_operator_runs() {
         let metrics = "deployment_validation_operator_host_ipc\
                        {kind=\"Pod\",namespace_uid=\"1\",uid=\"2\"} 1\n";
-        let text = report(&[("config/dvo_metrics", metrics)], &RuleSet::all());
+        let text = report(
+            &[("config/dvo_metrics", metrics)],
+            &RuleSet::all(Settings::default()),
+        );
         let last = concat!(
             r#""workload_recommendations":[{"response_id":"host_ipc|DVO_HOST_IPC","#,
             r#""component":"ccx_rules_ocp.external.dvo.host_ipc.recommendation","#,
@@ -305,8 +309,13 @@ mod tests {
         );
         assert!(text.ends_with(last), "{text}");
         // Nothing found is an answer too: it clears what was found before.
-        let text = report(&[("config/dvo_metrics", "\n")], &RuleSet::all());
+        let text = report(
+            &[("config/dvo_metrics", "\n")],
+            &RuleSet::all(Settings::default()),
+        );
         assert!(text.ends_with(r#","workload_recommendations":[]}"#));
-        assert!(!report(&[], &RuleSet::all()).contains("workload_recommendations"));
+        assert!(
+            !report(&[], &RuleSet::all(Settings::default())).contains("workload_recommendations")
+        );
     }
 }

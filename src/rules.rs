@@ -6,6 +6,7 @@
 //! keys and field names are downstream's contract: copied, never tidied.
 
 pub mod details;
+pub mod life_cycle;
 
 // Names public, details public.
 mod bug_1766907;
@@ -60,6 +61,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use self::life_cycle::LifeCycle;
 use crate::archive::{Archive, Model};
 
 /// Every rule. The order means nothing: reports are sorted.
@@ -322,6 +324,17 @@ pub struct Context<'a> {
     pub reference_time: OffsetDateTime,
     /// Whose details are wanted.
     pub profile: Profile,
+    /// What is configured for rules.
+    pub settings: &'a Settings,
+}
+
+/// What those who run the program may tell rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What the link to a cluster's dashboard begins with; the cluster's id follows.
+    pub grafana_url: Option<String>,
+    /// Minor versions and when their support ends.
+    pub life_cycle: LifeCycle,
 }
 
 /// What a rule answers: a response, nothing to say, or (with `?`) that it does not apply.
@@ -481,7 +494,7 @@ pub(crate) mod testing {
     use serde_json::Value;
     use time::OffsetDateTime;
 
-    use super::{Context, Profile, Rule};
+    use super::{Context, Profile, Rule, Settings};
     use crate::archive::Archive;
     use crate::archive::documents::timestamp;
 
@@ -521,6 +534,7 @@ pub(crate) mod testing {
             archive: &archive,
             reference_time,
             profile,
+            settings: &Settings::default(),
         }) {
             Ok(None) => Answer::Nothing,
             Ok(Some(response)) => {
@@ -556,7 +570,7 @@ mod tests {
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
             .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
-            .filter(|name| !["details", "workloads"].contains(&name.as_str()))
+            .filter(|name| !["details", "life_cycle", "workloads"].contains(&name.as_str()))
             .collect();
         let registered: BTreeSet<String> = RULES
             .iter()

@@ -32,7 +32,7 @@ const DETAIL_LINES: usize = 3;
 /// Analyzes the archives in their order.
 pub(super) fn run(arguments: &Analyze, config: &Config, style: Style) -> Exit {
     let rules = if arguments.all_rules {
-        RuleSet::all()
+        RuleSet::all(config.engine.rules.settings.clone())
     } else {
         match RuleSet::new(&config.engine.rules) {
             Ok(rules) => rules,

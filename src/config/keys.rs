@@ -266,6 +266,10 @@ settings! {
         enable: Vec<String> = Vec::new(), List(SOME_TEXT);
         /// Rules that do not run, even when enabled.
         disable: Vec<String> = Vec::new(), List(SOME_TEXT);
+        /// What a cluster's grafana_link begins with, its id follows; empty: N/A.
+        grafana_url: Option<String> = None, Optional(SOME_TEXT);
+        /// TOML file of minor versions and their dates, like data/lifecycle.toml; empty: the built-in one.
+        lifecycle_file: Option<PathBuf> = None, Path;
     }
     /// How much work is done at a time.
     Worker "worker" {
@@ -367,8 +371,6 @@ pub(super) static LATER: &[&str] = &[
     "publisher.workloads_topic_env",
     "dead_letter_queue.max_ratio",
     "dead_letter_queue.max_consecutive",
-    "engine.rules.grafana_url",
-    "engine.rules.lifecycle_file",
     "worker.max_crashes",
     "watchers.payload_tracker.enabled",
     "watchers.payload_tracker.topic",

@@ -329,6 +329,10 @@ fn checks_across_keys() {
             ["dead_letter_queue.topic", "differ"],
         ),
         (
+            "[engine.rules]\nlifecycle_file = '/nowhere/table.toml'",
+            ["engine.rules.lifecycle_file", "/nowhere/table.toml"],
+        ),
+        (
             "[downloader]\nallowed_urls = []",
             ["downloader.allowed_urls", "empty"],
         ),
@@ -512,6 +516,28 @@ fn later_names_are_no_names_of_today() {
             &["config.toml:2: ", later, "not supported by this version"],
         );
     }
+}
+
+#[test]
+fn a_life_cycle_table_takes_the_place_of_the_built_in_one() {
+    let mut table = tempfile::NamedTempFile::new().expect("a file");
+    let text = format!(
+        "[engine.rules]\nlifecycle_file = '{}'\n",
+        table.path().display()
+    );
+    writeln!(
+        table,
+        "# our own\n'4.30' = {{ available = 2030-01-01, end = 2031-01-01 }}"
+    )
+    .expect("write");
+    let rules = good(&text, NO_VARIABLES).engine.rules;
+    assert_ne!(rules.settings.life_cycle, LifeCycle::default());
+    writeln!(table, "'4.31' = {{ available = 2030-01-01 }}").expect("write");
+    let place = format!("{}:3: 4.31: end is missing", table.path().display());
+    says(
+        &bad(&text, NO_VARIABLES),
+        &["config.toml:2: engine.rules.lifecycle_file ", &place],
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::details::details;
 use super::{Context, Key, Requires, Rule, RuleProfile, RuleResult, respond};
 use crate::archive::Model;
 
-/// In place of a link to a dashboard, which nothing configures yet.
+/// In place of a link to a dashboard where none is configured.
 const NO_LINK: &str = "N/A";
 
 pub(super) const RULE: Rule = Rule {
@@ -29,9 +29,13 @@ fn check(context: &Context<'_>) -> RuleResult {
     let Some(id) = context.archive.cluster_uuid() else {
         return Ok(None);
     };
+    let link = match &context.settings.grafana_url {
+        Some(prefix) => format!("{prefix}{id}"),
+        None => NO_LINK.to_owned(),
+    };
     respond(
         "GRAFANA_LINK",
-        details! { "cluster_id": id.to_string(), "grafana_link": NO_LINK },
+        details! { "cluster_id": id.to_string(), "grafana_link": link },
     )
 }
 
@@ -39,8 +43,10 @@ fn check(context: &Context<'_>) -> RuleResult {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{found, run, skip};
+    use super::super::testing::{found, reference_time, run, skip};
+    use super::super::{Profile, Settings};
     use super::*;
+    use crate::archive::Archive;
 
     const ID: &str = "b0c2d108-0603-41c3-9a8f-0a37eba5df49";
 
@@ -59,6 +65,26 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn links_to_the_dashboard_where_one_is_configured() {
+        let settings = Settings {
+            grafana_url: Some("https://grafana.example.com/d/cluster?var-id=".to_owned()),
+            ..Settings::default()
+        };
+        let archive = Archive::from_files([("config/id", ID)]);
+        let context = Context {
+            archive: &archive,
+            reference_time: reference_time(),
+            profile: Profile::External,
+            settings: &settings,
+        };
+        let response = check(&context).unwrap().unwrap();
+        assert_eq!(
+            response.details["grafana_link"],
+            format!("https://grafana.example.com/d/cluster?var-id={ID}")
+        );
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! The running minor version is out of, or about to leave, maintenance support.
 //!
-//! There are no more fixes for it then. Reads the cluster version and the life-cycle table below.
+//! There are no more fixes for it then. Reads the cluster version and the life-cycle table.
 //! Reports `OCP4X_BEYOND_EOL` or `OCP4X_EOL_APPROACHING`.
 
 use serde_json::json;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::details::details;
 use super::{Context, Key, Requires, Rule, RuleProfile, RuleResult, respond};
 use crate::archive::Model;
-use crate::archive::documents::timestamp;
-use crate::archive::documents::version::Branch;
 
 /// How long before its end a minor version is warned of.
 const NOTICE: Duration = Duration::days(90);
@@ -41,58 +39,6 @@ pub(super) const RULE: Rule = Rule {
     check,
 };
 
-/// A minor version's dates, each midnight UTC.
-struct Minor {
-    minor: u64,
-    available: &'static str,
-    end: &'static str,
-    /// With extended update support, where there is some.
-    extended_end: Option<&'static str>,
-}
-
-const fn minor(
-    minor: u64,
-    available: &'static str,
-    end: &'static str,
-    extended_end: Option<&'static str>,
-) -> Minor {
-    Minor {
-        minor,
-        available,
-        end,
-        extended_end,
-    }
-}
-
-/// Minor versions of OpenShift 4 in order, from the vendor's life-cycle pages.
-const LIFE_CYCLE: &[Minor] = &[
-    minor(1, "2019-06-04", "2020-05-05", None),
-    minor(2, "2019-10-16", "2020-07-13", None),
-    minor(3, "2020-01-23", "2020-10-27", None),
-    minor(4, "2020-05-05", "2021-02-24", None),
-    minor(5, "2020-07-13", "2021-07-27", None),
-    minor(6, "2020-10-27", "2022-10-27", None),
-    minor(7, "2021-02-24", "2022-08-24", None),
-    minor(8, "2021-07-27", "2023-01-27", Some("2023-04-27")),
-    minor(9, "2021-10-18", "2023-04-18", None),
-    minor(10, "2022-03-10", "2023-09-10", None),
-    minor(11, "2022-08-10", "2024-02-10", None),
-    minor(12, "2023-01-17", "2024-07-17", Some("2025-01-17")),
-    minor(13, "2023-05-17", "2024-11-17", None),
-    minor(14, "2023-10-31", "2025-05-01", Some("2025-10-31")),
-    minor(15, "2024-02-27", "2025-08-27", None),
-    minor(16, "2024-06-27", "2025-12-27", Some("2026-06-27")),
-    minor(17, "2024-10-01", "2026-04-01", None),
-    minor(18, "2025-02-25", "2026-08-25", Some("2027-02-25")),
-    minor(19, "2025-06-17", "2026-12-17", None),
-    minor(20, "2025-10-21", "2027-04-21", None),
-];
-
-/// A date of the table as the report writes it.
-fn midnight(date: &str) -> String {
-    format!("{date}T00:00:00Z")
-}
-
 fn check(context: &Context<'_>) -> RuleResult {
     let Some(cluster) = context.archive.cluster_version() else {
         return Ok(None);
@@ -100,15 +46,22 @@ fn check(context: &Context<'_>) -> RuleResult {
     let released = cluster
         .current_version()
         .filter(|version| !version.is_pre_release());
-    let Some(minors) = released.and_then(|version| from_branch(version.branch())) else {
+    let Some(branch) = released.map(|version| version.branch()) else {
         return Ok(None);
     };
-    let Some(end) = minors
-        .first()
-        .and_then(|minor| end_of(minor, &cluster.spec.channel))
-    else {
+    let minors: Vec<_> = context
+        .settings
+        .life_cycle
+        .from(branch)
+        .take(SHOWN)
+        .collect();
+    let Some((_, dates)) = minors.first() else {
         return Ok(None);
     };
+    let extended = dates
+        .extended_end
+        .filter(|_| cluster.spec.channel.starts_with(EXTENDED_CHANNEL));
+    let end = extended.unwrap_or(dates.end).midnight().assume_utc();
 
     let beyond = context.reference_time >= end;
     if !beyond && context.reference_time < end - NOTICE {
@@ -116,8 +69,12 @@ fn check(context: &Context<'_>) -> RuleResult {
     }
     let shown: Vec<_> = minors
         .iter()
-        .take(SHOWN)
-        .map(|minor| json!({ "version": format!("4.{}", minor.minor), "ga": midnight(minor.available) }))
+        .map(|(branch, dates)| {
+            json!({
+                "version": branch.to_string(),
+                "ga": format!("{}T00:00:00Z", dates.available),
+            })
+        })
         .collect();
     respond(
         if beyond {
@@ -133,26 +90,12 @@ fn check(context: &Context<'_>) -> RuleResult {
     )
 }
 
-/// The known minor versions from this one on.
-fn from_branch(branch: Branch) -> Option<&'static [Minor]> {
-    let position = LIFE_CYCLE
-        .iter()
-        .position(|minor| minor.minor == branch.minor)?;
-    LIFE_CYCLE.get(position..).filter(|_| branch.major == 4)
-}
-
-fn end_of(minor: &Minor, channel: &str) -> Option<OffsetDateTime> {
-    let extended = minor
-        .extended_end
-        .filter(|_| channel.starts_with(EXTENDED_CHANNEL));
-    timestamp::parse(&midnight(extended.unwrap_or(minor.end)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Profile;
     use super::super::testing::{Answer, found, run, run_at, skip};
     use super::*;
+    use crate::archive::documents::timestamp;
 
     fn answer(version: &str, channel: &str, time: &str) -> Answer {
         let file = json!({
@@ -166,19 +109,6 @@ mod tests {
             time,
             Profile::External,
         )
-    }
-
-    #[test]
-    fn the_table_is_in_order_and_its_dates_are_dates() {
-        for (row, number) in LIFE_CYCLE.iter().zip(1..) {
-            assert_eq!(row.minor, number);
-            let dates: Vec<_> = [Some(row.available), Some(row.end), row.extended_end]
-                .into_iter()
-                .flatten()
-                .map(|date| timestamp::parse(&midnight(date)).unwrap())
-                .collect();
-            assert!(dates.is_sorted());
-        }
     }
 
     #[test]

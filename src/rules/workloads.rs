@@ -290,7 +290,7 @@ mod tests {
     use super::super::testing::{Answer, found, reference_time, run, skip};
     use super::*;
     use crate::archive::Archive;
-    use crate::rules::Profile;
+    use crate::rules::{Profile, Settings};
 
     fn line(check: &str, labels: &str) -> String {
         format!("deployment_validation_operator_{check}{{{labels}}} 1\n")
@@ -306,6 +306,7 @@ mod tests {
             archive: &archive,
             reference_time: reference_time(),
             profile: Profile::External,
+            settings: &Settings::default(),
         };
         (rule.check)(&context)
             .unwrap()

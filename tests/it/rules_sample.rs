@@ -9,6 +9,7 @@ use ccx_data_pipeline::archive::documents::timestamp;
 use ccx_data_pipeline::archive::extract::{self, Limits};
 use ccx_data_pipeline::engine::{RuleOutcome, RuleSet, evaluate};
 use ccx_data_pipeline::report::render;
+use ccx_data_pipeline::rules::Settings;
 use serde_json::{Value, json};
 
 /// The newest heartbeat of the sample's nodes.
@@ -27,7 +28,7 @@ fn shared(path: &str) -> Option<PathBuf> {
 
 /// Extracts the sample anew and reports on it.
 fn report(sample: &Path) -> (Vec<(&'static str, RuleOutcome)>, String) {
-    let rules = RuleSet::all();
+    let rules = RuleSet::all(Settings::default());
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits::default();
     let mut body = File::open(sample).unwrap();
