@@ -99,6 +99,8 @@ pub struct Publisher {
     pub options: ProducerOptions,
     /// Topic of the results.
     pub outgoing_topic: String,
+    /// Topic of recommendations for workloads; `None`: none are made.
+    pub workloads_topic: Option<String>,
     /// Whether the results go to the brokers that the announcements come from, so that one
     /// producer serves results and dead letters.
     pub shares_cluster: bool,
@@ -241,6 +243,7 @@ impl Config {
                     compression: publisher.compression,
                 },
                 outgoing_topic: publisher.outgoing_topic,
+                workloads_topic: publisher.workloads_topic,
                 shares_cluster,
             },
             downloader: download::Options {
@@ -495,7 +498,23 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
         &["publisher.outgoing_topic", "consumer.incoming_topic"],
         "results would come back as announcements: the topics have to differ on one cluster",
     );
+    let workloads = publisher.workloads_topic.as_deref();
+    reader.require(
+        !same_cluster || workloads != Some(consumer.incoming_topic.as_str()),
+        &["publisher.workloads_topic", "consumer.incoming_topic"],
+        "recommendations would come back as announcements: the topics have to differ on one cluster",
+    );
+    reader.require(
+        workloads != Some(publisher.outgoing_topic.as_str()),
+        &["publisher.workloads_topic", "publisher.outgoing_topic"],
+        "recommendations are no results: the topics have to differ",
+    );
     let dead_letters = dead_letter_queue.topic.as_deref();
+    reader.require(
+        !same_cluster || workloads.is_none() || dead_letters != workloads,
+        &["dead_letter_queue.topic", "publisher.workloads_topic"],
+        "dead letters would be taken for recommendations: the topics have to differ on one cluster",
+    );
     reader.require(
         dead_letters != Some(consumer.incoming_topic.as_str()),
         &["dead_letter_queue.topic", "consumer.incoming_topic"],

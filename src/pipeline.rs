@@ -24,7 +24,7 @@ use crate::error::{Reason, chain};
 use crate::ingress::{self, Ingress};
 use crate::kafka::{OutgoingRecord, Record, SendError};
 use crate::output::dead_letters::{self, Failure};
-use crate::output::{Output, Sink, results};
+use crate::output::{Output, Sink, results, workloads};
 use crate::report;
 use crate::telemetry::health::{Fault, Health};
 use crate::watchers::{Event, Outcome, Stage, Subject, Watchers};
@@ -89,6 +89,13 @@ enum Delivery {
     TooLarge(SendError),
     NotAuthorised,
     Cancelled,
+}
+
+/// What an archive gives, ready to be sent.
+struct Messages {
+    cluster: Uuid,
+    result: Vec<u8>,
+    workloads: Option<Vec<u8>>,
 }
 
 /// Why an archive has no report.
@@ -215,8 +222,8 @@ impl Pipeline {
     fn publish(&self, known: &mut Known<'_>, task: &Task) -> Result<(), Stop> {
         let ingress = self.parse(known)?;
         let download = self.download(known, task, &ingress)?;
-        let result = self.process(known, task, &ingress, download)?;
-        self.send_result(known, task, result)
+        let messages = self.process(known, task, &ingress, download)?;
+        self.send(known, task, messages)
     }
 
     fn parse(&self, known: &mut Known<'_>) -> Result<Ingress, Stop> {
@@ -290,15 +297,15 @@ impl Pipeline {
         Ok(download)
     }
 
-    /// Extraction, rules and report: the bytes of the result message and their key. Everything
-    /// of the archive is gone from the disk when it returns.
+    /// Extraction, rules and report, up to the messages that they give. Everything of the archive
+    /// is gone from the disk when it returns.
     fn process(
         &self,
         known: &mut Known<'_>,
         task: &Task,
         ingress: &Ingress,
         mut download: Download,
-    ) -> Result<(Uuid, Vec<u8>), Stop> {
+    ) -> Result<Messages, Stop> {
         let began = Instant::now();
         let start = OffsetDateTime::now_utc();
         let reference_time = ingress.gathering_time.unwrap_or(ingress.uploaded_at);
@@ -341,16 +348,25 @@ impl Pipeline {
             return Err(Stop::Failed(Stage::Process, failure));
         };
         known.cluster = Some(cluster);
-        let report = report::render(&evaluation, start, OffsetDateTime::now_utc());
+        let mut report = report::render(&evaluation, start, OffsetDateTime::now_utc());
+        let recommendations = report.workload_recommendations.take();
         let gathering_time = ingress
             .gathering_time
             .or_else(|| archive.gathering_time(start))
             .unwrap_or(start);
-        let value =
-            results::render(ingress, cluster, &report, gathering_time).map_err(|error| {
-                let failure = known.failure(Reason::Internal, error.to_string());
-                Stop::Failed(Stage::Process, failure)
-            })?;
+        let unsayable = |error: serde_json::Error| {
+            let failure = known.failure(Reason::Internal, error.to_string());
+            Stop::Failed(Stage::Process, failure)
+        };
+        let messages = Messages {
+            cluster,
+            result: results::render(ingress, cluster, &report, gathering_time)
+                .map_err(unsayable)?,
+            workloads: recommendations
+                .map(|list| workloads::render(ingress, cluster, &report, &list))
+                .transpose()
+                .map_err(unsayable)?,
+        };
         self.notify(
             known,
             &Event::Processed {
@@ -359,7 +375,7 @@ impl Pipeline {
                 duration: began.elapsed(),
             },
         );
-        Ok((cluster, value))
+        Ok(messages)
     }
 
     fn extract(
@@ -395,14 +411,31 @@ impl Pipeline {
         Ok(archive)
     }
 
-    fn send_result(
+    /// Sends the result, then the recommendations where there are some. The record is done when
+    /// both are acknowledged; one that is not is taken again later and sends both again.
+    fn send(&self, known: &Known<'_>, task: &Task, messages: Messages) -> Result<(), Stop> {
+        let began = Instant::now();
+        let of_workloads = self.output.workloads.as_ref().zip(messages.workloads);
+        let mut bytes = 0;
+        for (sink, value) in
+            std::iter::once((&self.output.results, messages.result)).chain(of_workloads)
+        {
+            bytes += value.len() as u64;
+            self.send_to(sink, known, task, messages.cluster, value)?;
+        }
+        let duration = began.elapsed();
+        self.notify(known, &Event::Published { bytes, duration });
+        Ok(())
+    }
+
+    fn send_to(
         &self,
+        sink: &Sink,
         known: &Known<'_>,
         task: &Task,
-        (cluster, value): (Uuid, Vec<u8>),
+        cluster: Uuid,
+        value: Vec<u8>,
     ) -> Result<(), Stop> {
-        let (bytes, began) = (value.len() as u64, Instant::now());
-        let sink = &self.output.results;
         let traceparent = known
             .record
             .headers
@@ -417,16 +450,7 @@ impl Pipeline {
         };
         task.enter(Doing::Waiting);
         match self.deliver(known, task, sink, &result, "publish") {
-            Delivery::Acknowledged => {
-                self.notify(
-                    known,
-                    &Event::Published {
-                        bytes,
-                        duration: began.elapsed(),
-                    },
-                );
-                Ok(())
-            }
+            Delivery::Acknowledged => Ok(()),
             Delivery::TooLarge(error) => {
                 let failure = known.failure(Reason::ReportTooLarge, chain(&error));
                 Err(Stop::Failed(Stage::Publish, failure))

@@ -19,6 +19,7 @@ use crate::kafka::{
     Commit, Consumer, Event, Fatal, FatalKind, Record, SkipCause, Stats, TopicPartition,
 };
 use crate::offsets::Offsets;
+use crate::output::Sink;
 use crate::pipeline::task::{Doing, Task};
 use crate::pipeline::{Fate, Pipeline};
 use crate::shutdown::Shutdown;
@@ -444,12 +445,15 @@ impl Worker {
     /// Decides what is fetched. Returns whether nothing more can be taken on at the moment.
     fn admit(&mut self) -> bool {
         let output = self.pipeline.output();
-        match output.results.stalled() {
+        let stalled = |sink: &Sink| {
+            let cause = sink.stalled()?;
+            Some(format!("{} takes no results: {cause}", sink.topic))
+        };
+        match output.of_archives().find_map(stalled) {
             Some(cause) => {
                 let since = *self.sink_stalled.get_or_insert_with(Instant::now);
                 // A leader that moves is no fault yet.
                 if since.elapsed() >= SINK_PATIENCE && self.sink_fault.is_none() {
-                    let cause = format!("{} takes no results: {cause}", output.results.topic);
                     self.sink_fault = Some(self.health.raise(Fault::Sink, cause));
                 }
             }

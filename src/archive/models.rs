@@ -18,7 +18,10 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Archive;
 use super::documents::{
-    ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, Found, GathersReport, Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
+    ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, Found, GathersReport,
+    Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network,
+    Node, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet,
+    Unread,
 };
 
 /// What the table says of a model.

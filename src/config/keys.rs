@@ -194,6 +194,9 @@ settings! {
         /// Topic of the results.
         outgoing_topic: String = "ccx.ocp.results".into(), TOPIC,
             env(outgoing_topic_env = "CDP_OUTGOING_TOPIC");
+        /// Topic of recommendations for workloads; empty: none are made.
+        workloads_topic: Option<String> = None, Optional(TOPIC),
+            env(workloads_topic_env = "CDP_WORKLOADS_TOPIC");
         /// Compression of what is sent: none, gzip, snappy, lz4 or zstd.
         compression: Compression = Compression::None, Word {
             words: &[
@@ -367,8 +370,6 @@ pub(super) static LATER: &[&str] = &[
     "publisher.security.password",
     "publisher.security.password_env",
     "publisher.security.password_file",
-    "publisher.workloads_topic",
-    "publisher.workloads_topic_env",
     "dead_letter_queue.max_ratio",
     "dead_letter_queue.max_consecutive",
     "worker.max_crashes",

@@ -329,6 +329,18 @@ fn checks_across_keys() {
             ["dead_letter_queue.topic", "differ"],
         ),
         (
+            "[publisher]\nworkloads_topic = 'ccx.ocp.results'",
+            ["publisher.workloads_topic", "differ"],
+        ),
+        (
+            "[publisher]\nworkloads_topic = 'platform.upload.announce'",
+            ["publisher.workloads_topic", "announcements"],
+        ),
+        (
+            "[publisher]\nworkloads_topic = 'w'\n[dead_letter_queue]\ntopic = 'w'",
+            ["dead_letter_queue.topic", "recommendations"],
+        ),
+        (
             "[engine.rules]\nlifecycle_file = '/nowhere/table.toml'",
             ["engine.rules.lifecycle_file", "/nowhere/table.toml"],
         ),
@@ -538,6 +550,14 @@ fn a_life_cycle_table_takes_the_place_of_the_built_in_one() {
         &bad(&text, NO_VARIABLES),
         &["config.toml:2: engine.rules.lifecycle_file ", &place],
     );
+}
+
+#[test]
+fn the_workloads_topic_may_come_from_a_variable() {
+    assert_eq!(good("", NO_VARIABLES).publisher.workloads_topic, None);
+    let config = good("", [("CDP_WORKLOADS_TOPIC", "ccx.workloads")]);
+    let topic = config.publisher.workloads_topic.as_deref();
+    assert_eq!(topic, Some("ccx.workloads"));
 }
 
 #[test]

@@ -5,11 +5,9 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use uuid::Uuid;
 
+use super::VERSION;
 use crate::ingress::Ingress;
 use crate::report::Report;
-
-/// Version of the message format that the aggregator expects.
-const VERSION: u8 = 2;
 
 /// Key order is part of the format.
 #[derive(Serialize)]

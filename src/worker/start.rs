@@ -9,7 +9,7 @@ use crate::archive::work_dir::WorkDir;
 use crate::backoff::{Backoff, sleep_unless};
 use crate::config::Config;
 use crate::download::{Budget, Downloader};
-use crate::engine::RuleSet;
+use crate::engine::{RuleOptions, RuleSet};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::kafka::{Consumer, Producer, Stats};
@@ -86,7 +86,12 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
     let metrics = Metrics::new(VERSION, COMMIT.unwrap_or("unknown"), RULES_VERSION, &names)
         .map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(metrics);
-    let rules = RuleSet::new(&config.engine.rules).map_err(|unknown| {
+    let output = output(config);
+    let options = RuleOptions {
+        workloads: output.workloads.is_some(),
+        ..config.engine.rules.clone()
+    };
+    let rules = RuleSet::new(&options).map_err(|unknown| {
         let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
         format!("engine.rules: {}", unknown.join("; "))
     })?;
@@ -106,7 +111,7 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
         options,
         downloader,
         rules,
-        output(config),
+        output,
         watchers(&metrics),
         Arc::clone(health),
     );
@@ -138,8 +143,17 @@ fn output(config: &Config) -> Output {
         topic: config.publisher.outgoing_topic.as_str().into(),
         producer,
     };
+    let workloads = config
+        .publisher
+        .workloads_topic
+        .as_deref()
+        .map(|topic| Sink {
+            topic: topic.into(),
+            ..results.clone()
+        });
     Output {
         results,
+        workloads,
         dead_letters,
     }
 }
@@ -209,10 +223,7 @@ fn supervise(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
 
 fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
     let output = parts.pipeline.output();
-    for sink in [Some(&output.results), output.dead_letters.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for sink in output.of_archives().chain(&output.dead_letters) {
         if let Some(exit) = wait_for_topic(sink, &parts.health, shutdown) {
             return exit;
         }
