@@ -46,6 +46,15 @@ mod pods_check_containers;
 mod pods_crash_loop_check;
 mod version_check;
 mod version_forced;
+// Ours, evaluable on real archives.
+mod audit_profile_none;
+mod etcd_encryption_off;
+mod feature_set_blocks_updates;
+mod identity_provider_missing;
+mod image_pruner_suspended;
+mod image_registry_ephemeral_storage;
+mod insecure_registries_configured;
+mod removed_apis_in_use;
 // Info.
 mod certificates_expiring_soon_info;
 mod cluster_id;
@@ -104,6 +113,15 @@ pub static RULES: &[Rule] = &[
     pods_crash_loop_check::RULE,
     version_check::RULE,
     version_forced::RULE,
+    // Ours, evaluable on real archives.
+    audit_profile_none::RULE,
+    etcd_encryption_off::RULE,
+    feature_set_blocks_updates::RULE,
+    identity_provider_missing::RULE,
+    image_pruner_suspended::RULE,
+    image_registry_ephemeral_storage::RULE,
+    insecure_registries_configured::RULE,
+    removed_apis_in_use::RULE,
     // Info.
     certificates_expiring_soon_info::RULE,
     cluster_id::RULE,

