@@ -12,36 +12,54 @@ pub mod timestamp;
 pub mod version;
 pub mod yaml;
 
+mod access;
 mod alerts;
 mod api_requests;
 mod certificates;
 mod cluster;
 mod configuration;
+mod disruption;
+mod ingress;
 mod insights;
+mod leftovers;
 mod logs;
 mod machines;
+mod namespaces;
+mod network_checks;
 mod nodes;
+mod olm;
 mod operators;
 mod pods;
 mod workloads;
+mod storage;
+mod tsdb;
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Deref;
 
 use thiserror::Error;
 
+pub use self::access::*;
 pub use self::alerts::*;
 pub use self::api_requests::*;
 pub use self::certificates::*;
 pub use self::cluster::*;
 pub use self::configuration::*;
+pub use self::disruption::*;
+pub use self::ingress::*;
 pub use self::insights::*;
+pub use self::leftovers::*;
 pub use self::logs::*;
 pub use self::machines::*;
+pub use self::namespaces::*;
+pub use self::network_checks::*;
 pub use self::nodes::*;
+pub use self::olm::*;
 pub use self::operators::*;
 pub use self::pods::*;
 pub use self::workloads::*;
+pub use self::storage::*;
+pub use self::tsdb::*;
 
 use self::field::{Field, from_json, object};
 use super::models::Model;

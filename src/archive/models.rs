@@ -18,7 +18,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Archive;
 use super::documents::{
-    ApiRequestCounts, ApiServer, Authentication, ClusterId, ClusterVersion, ContainerRuntimeConfig, DvoMetrics, FeatureGate, Found, GathersReport, Image, Infrastructure, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, Operator, Pod, PodLog, Proxy, PspNames, SigningRequest, SilencedAlerts, StatefulSet, Unread,
+    ApiRequestCounts, ApiServer, Authentication, CephCluster, ClusterId, ClusterRole, ClusterRoleBinding, ClusterVersion, ConnectivityChecks, ContainerRuntimeConfig, DvoMetrics, FeatureGate, Found, GathersReport, Image, Infrastructure, IngressCerts, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, OlmOperators, Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames, RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet, StorageClass, Tsdb, Unread, UnusedMachineConfigs,
 };
 
 /// What the table says of a model.
@@ -284,25 +284,25 @@ models! {
     }
 
     /// Operators installed by OLM.
-    OlmOperators, olm_operators: one Unread = "ccx_ocp_core.models.olm_operators.OLMOperators" {
+    OlmOperators, olm_operators: one OlmOperators = "ccx_ocp_core.models.olm_operators.OLMOperators" {
         now: ["config/olm_operators.json"],
         before: [],
     }
 
     /// PodDisruptionBudget objects.
-    Pdbs, pdbs: many Unread = "ccx_ocp_core.models.pdbs.PDBs" {
+    Pdbs, pdbs: many PodDisruptionBudget = "ccx_ocp_core.models.pdbs.PDBs" {
         now: ["config/pdbs/*/*.json"],
         before: ["config/pdbs/*.json"],
     }
 
     /// Lists of namespaces that share user ids.
-    OverlappingUids, overlapping_uids: one Unread = "ccx_ocp_core.models.namespaces.OverlappingUIDs" {
+    OverlappingUids, overlapping_uids: one OverlappingUids = "ccx_ocp_core.models.namespaces.OverlappingUIDs" {
         now: ["config/namespaces_with_overlapping_uids.json"],
         before: [],
     }
 
     /// Certificates of ingress controllers.
-    IngressCerts, ingress_certs: one Unread = "ccx_ocp_core.models.ingress_certs.IngressCerts" {
+    IngressCerts, ingress_certs: one IngressCerts = "ccx_ocp_core.models.ingress_certs.IngressCerts" {
         now: ["aggregated/ingress_controllers_certs.json"],
         before: [],
     }
@@ -351,37 +351,37 @@ models! {
     }
 
     /// Statistics of Prometheus' head block.
-    Tsdb, tsdb: one Unread = "ccx_ocp_core.models.monitoring.TSDB" {
+    Tsdb, tsdb: one Tsdb = "ccx_ocp_core.models.monitoring.TSDB" {
         now: ["config/tsdb.json"],
         before: [],
     }
 
     /// Failed connectivity checks: reason, message, last time.
-    ConnectivityChecks, connectivity_checks: one Unread = "ccx_ocp_core.models.network_checks.PodNetworkConnectivityChecks" {
+    ConnectivityChecks, connectivity_checks: one ConnectivityChecks = "ccx_ocp_core.models.network_checks.PodNetworkConnectivityChecks" {
         now: ["config/podnetworkconnectivitychecks.json"],
         before: [],
     }
 
     /// Counts of revisioned config maps and secrets.
-    RevisionedObjects, revisioned_objects: one Unread = "ccx_ocp_core.models.revisioned_objects.RevisionedObjects" {
+    RevisionedObjects, revisioned_objects: one RevisionedObjects = "ccx_ocp_core.models.revisioned_objects.RevisionedObjects" {
         now: ["config/versioned_object_revision_counts.json"],
         before: ["config/revisioned_objects.json"],
     }
 
     /// A count.
-    UnusedMachineConfigs, unused_machine_configs: one Unread = "ccx_ocp_core.models.machine_configs.UnusedMachineConfigs" {
+    UnusedMachineConfigs, unused_machine_configs: one UnusedMachineConfigs = "ccx_ocp_core.models.machine_configs.UnusedMachineConfigs" {
         now: ["aggregated/unused_machine_configs_count.json"],
         before: [],
     }
 
     /// StorageClass objects.
-    StorageClasses, storage_classes: many Unread = "ccx_ocp_core.models.storage.StorageClasses" {
+    StorageClasses, storage_classes: many StorageClass = "ccx_ocp_core.models.storage.StorageClasses" {
         now: ["config/storage/storageclasses/*.json"],
         before: [],
     }
 
     /// Status of Ceph clusters, without metadata.
-    CephClusters, ceph_clusters: many Unread = "ccx_ocp_core.models.storage.CephClusters" {
+    CephClusters, ceph_clusters: many CephCluster = "ccx_ocp_core.models.storage.CephClusters" {
         now: ["config/storage/*/cephclusters/*.json"],
         before: ["config/storage/*/*.json"],
     }
@@ -423,19 +423,19 @@ models! {
     }
 
     /// SecurityContextConstraints objects; only on clusters with SAP workloads.
-    SecurityContextConstraints, security_context_constraints: many Unread = "ccx_ocp_core.models.scc.SecurityContextConstraints" {
+    SecurityContextConstraints, security_context_constraints: many SecurityContextConstraint = "ccx_ocp_core.models.scc.SecurityContextConstraints" {
         now: ["config/securitycontextconstraint/*.json"],
         before: [],
     }
 
     /// ClusterRoleBinding objects; only on clusters with SAP workloads.
-    ClusterRoleBindings, cluster_role_bindings: many Unread = "ccx_ocp_core.models.rbac.ClusterRoleBindings" {
+    ClusterRoleBindings, cluster_role_bindings: many ClusterRoleBinding = "ccx_ocp_core.models.rbac.ClusterRoleBindings" {
         now: ["config/clusterrolebinding/*.json"],
         before: [],
     }
 
     /// The roles admin and edit.
-    ClusterRoles, cluster_roles: many Unread = "ccx_ocp_core.models.rbac.ClusterRoles" {
+    ClusterRoles, cluster_roles: many ClusterRole = "ccx_ocp_core.models.rbac.ClusterRoles" {
         now: ["cluster-scoped-resources/rbac.authorization.k8s.io/clusterroles/*.json"],
         before: [],
     }

@@ -1,5 +1,7 @@
 //! Documents that the Insights Operator writes about itself.
 
+use serde_json::Value;
+
 use super::field::object;
 use super::json_documents;
 
@@ -16,6 +18,8 @@ object! {
         pub name: String = "name",
         /// Errors in words.
         pub errors: Vec<String> = "errors",
+        /// What it panicked with: a text, or whatever else Go wrote.
+        pub panic: Option<Value> = "panic",
     }
 }
 
