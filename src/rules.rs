@@ -48,13 +48,19 @@ mod version_check;
 mod version_forced;
 // Ours, evaluable on real archives.
 mod audit_profile_none;
+mod clusterroles_admin_edit_modified;
 mod etcd_encryption_off;
 mod feature_set_blocks_updates;
 mod identity_provider_missing;
 mod image_pruner_suspended;
 mod image_registry_ephemeral_storage;
+mod ingress_certificate_expiring;
 mod insecure_registries_configured;
+mod namespaces_overlapping_uids;
+mod olm_operators_not_succeeded;
+mod pdb_blocks_drain;
 mod removed_apis_in_use;
+mod scc_broad_group_access;
 // Info.
 mod certificates_expiring_soon_info;
 mod cluster_id;
@@ -115,13 +121,19 @@ pub static RULES: &[Rule] = &[
     version_forced::RULE,
     // Ours, evaluable on real archives.
     audit_profile_none::RULE,
+    clusterroles_admin_edit_modified::RULE,
     etcd_encryption_off::RULE,
     feature_set_blocks_updates::RULE,
     identity_provider_missing::RULE,
     image_pruner_suspended::RULE,
     image_registry_ephemeral_storage::RULE,
+    ingress_certificate_expiring::RULE,
     insecure_registries_configured::RULE,
+    namespaces_overlapping_uids::RULE,
+    olm_operators_not_succeeded::RULE,
+    pdb_blocks_drain::RULE,
     removed_apis_in_use::RULE,
+    scc_broad_group_access::RULE,
     // Info.
     certificates_expiring_soon_info::RULE,
     cluster_id::RULE,
