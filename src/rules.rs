@@ -48,7 +48,9 @@ mod version_check;
 mod version_forced;
 // Ours, evaluable on real archives.
 mod audit_profile_none;
+mod ceph_cluster_not_ready;
 mod clusterroles_admin_edit_modified;
+mod default_storage_class_problem;
 mod etcd_encryption_off;
 mod feature_set_blocks_updates;
 mod identity_provider_missing;
@@ -56,11 +58,17 @@ mod image_pruner_suspended;
 mod image_registry_ephemeral_storage;
 mod ingress_certificate_expiring;
 mod insecure_registries_configured;
+mod insights_gatherers_failed;
 mod namespaces_overlapping_uids;
 mod olm_operators_not_succeeded;
+mod openshift_sdn_deprecated;
 mod pdb_blocks_drain;
+mod pod_network_connectivity_failed;
+mod prometheus_high_cardinality;
 mod removed_apis_in_use;
+mod revisioned_objects_buildup;
 mod scc_broad_group_access;
+mod unused_machine_configs;
 // Info.
 mod certificates_expiring_soon_info;
 mod cluster_id;
@@ -121,7 +129,9 @@ pub static RULES: &[Rule] = &[
     version_forced::RULE,
     // Ours, evaluable on real archives.
     audit_profile_none::RULE,
+    ceph_cluster_not_ready::RULE,
     clusterroles_admin_edit_modified::RULE,
+    default_storage_class_problem::RULE,
     etcd_encryption_off::RULE,
     feature_set_blocks_updates::RULE,
     identity_provider_missing::RULE,
@@ -129,11 +139,17 @@ pub static RULES: &[Rule] = &[
     image_registry_ephemeral_storage::RULE,
     ingress_certificate_expiring::RULE,
     insecure_registries_configured::RULE,
+    insights_gatherers_failed::RULE,
     namespaces_overlapping_uids::RULE,
     olm_operators_not_succeeded::RULE,
+    openshift_sdn_deprecated::RULE,
     pdb_blocks_drain::RULE,
+    pod_network_connectivity_failed::RULE,
+    prometheus_high_cardinality::RULE,
     removed_apis_in_use::RULE,
+    revisioned_objects_buildup::RULE,
     scc_broad_group_access::RULE,
+    unused_machine_configs::RULE,
     // Info.
     certificates_expiring_soon_info::RULE,
     cluster_id::RULE,
