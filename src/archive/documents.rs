@@ -30,9 +30,9 @@ mod nodes;
 mod olm;
 mod operators;
 mod pods;
-mod workloads;
 mod storage;
 mod tsdb;
+mod workloads;
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Deref;
@@ -57,9 +57,9 @@ pub use self::nodes::*;
 pub use self::olm::*;
 pub use self::operators::*;
 pub use self::pods::*;
-pub use self::workloads::*;
 pub use self::storage::*;
 pub use self::tsdb::*;
+pub use self::workloads::*;
 
 use self::field::{Field, from_json, object};
 use super::models::Model;

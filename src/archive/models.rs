@@ -18,7 +18,13 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Archive;
 use super::documents::{
-    ApiRequestCounts, ApiServer, Authentication, CephCluster, ClusterId, ClusterRole, ClusterRoleBinding, ClusterVersion, ConnectivityChecks, ContainerRuntimeConfig, DvoMetrics, FeatureGate, Found, GathersReport, Image, Infrastructure, IngressCerts, InstallConfig, MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, OlmOperators, Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames, RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet, StorageClass, Tsdb, Unread, UnusedMachineConfigs,
+    ApiRequestCounts, ApiServer, Authentication, CephCluster, ClusterId, ClusterRole,
+    ClusterRoleBinding, ClusterVersion, ConnectivityChecks, ContainerRuntimeConfig, DvoMetrics,
+    FeatureGate, Found, GathersReport, Image, Infrastructure, IngressCerts, InstallConfig,
+    MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, OlmOperators,
+    Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames,
+    RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet,
+    StorageClass, Tsdb, Unread, UnusedMachineConfigs,
 };
 
 /// What the table says of a model.

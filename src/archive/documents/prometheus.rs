@@ -65,8 +65,11 @@ pub fn name(line: &str) -> Option<&str> {
     (!first.is_ascii_digit()).then_some(name)
 }
 
+/// Names and values of labels, in their order.
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 /// What is between the braces, and what follows them.
-fn parse_labels(mut rest: &str) -> Option<(Vec<(&str, Cow<'_, str>)>, &str)> {
+fn parse_labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Vec::new();
     loop {
         rest = trim(rest);
