@@ -204,16 +204,19 @@ fn network(archive: &Archive) -> Details {
         .and_then(|(host, all)| power(host.checked_sub(all)?));
     let addresses = host_prefix.and_then(|host| power(ADDRESS_BITS.checked_sub(host)?));
     let proxy = archive.proxy().map(|proxy| &proxy.spec);
-    let set = |url: &'_ String| (!url.is_empty()).then(|| url.clone());
     details! {
         "Network Type": network.map(Network::network_type),
-        "httpProxy": proxy.and_then(|proxy| set(&proxy.http_proxy)),
-        "httpsProxy": proxy.and_then(|proxy| set(&proxy.https_proxy)),
+        "httpProxy": proxy.and_then(|proxy| non_empty(&proxy.http_proxy)),
+        "httpsProxy": proxy.and_then(|proxy| non_empty(&proxy.https_proxy)),
         "Cluster network": range.map(|range| &range.cidr),
         "Host prefix": host_prefix,
         "Max nodes": nodes,
         "Max pods per node": addresses.map(|all| (all - RESERVED_ADDRESSES).max(0)),
     }
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 /// A power of two, where it is a number.

@@ -185,10 +185,10 @@ mod tests {
                 "config/pod/openshift-etcd/logs/etcd-a/etcd_current.log",
                 a.as_str(),
             ),
-            ("config/pod/openshift-etcd/logs/etcd-a/errors.log", &b),
+            ("config/pod/openshift-etcd/logs/etcd-a/errors.log", slow),
             (
                 "conditional/namespaces/openshift-etcd/pods/etcd-a/containers/etcd/logs/last-100-lines.log",
-                &c,
+                slow,
             ),
         ];
         let member = member("etcd-a", json!(null), json!(null), 10);

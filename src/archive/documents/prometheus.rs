@@ -11,13 +11,16 @@ use std::borrow::Cow;
 /// Most labels of a sample; Prometheus' own series have some twenty.
 const LABELS: usize = 128;
 
+/// Name and value of a label.
+pub type Label<'a> = (&'a str, Cow<'a, str>);
+
 /// One sample of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample<'a> {
     /// The metric's name.
     pub name: &'a str,
-    /// Name and value of each label, in the order of the line.
-    pub labels: Vec<(&'a str, Cow<'a, str>)>,
+    /// In the order of the line.
+    pub labels: Vec<Label<'a>>,
     /// The value; may be infinite or no number.
     pub value: f64,
     /// Milliseconds since 1970, where the line has it.
