@@ -279,7 +279,7 @@ mod tests {
             r#""info":[{"info_id":"cluster_id|GRAFANA_LINK","#,
             r#""component":"ccx_rules_ocp.external.rules.cluster_id.report","type":"info","#,
             r#""key":"GRAFANA_LINK","details":{"cluster_id":"b0c2d108-0603-41c3-9a8f-0a37eba5df49","#,
-            r#""grafana_link":"N/A","type":"info","info_key":"GRAFANA_LINK"},"tags":[],"links":{}}]"#,
+            r#""grafana_link":"N/A","type":"info","info_key":"GRAFANA_LINK"},"tags":[],"links":{}}"#,
         );
         assert!(text.contains(info), "{text}");
         let skip = concat!(
@@ -316,6 +316,33 @@ mod tests {
         assert!(text.ends_with(r#","workload_recommendations":[]}"#));
         assert!(
             !report(&[], &RuleSet::all(Settings::default())).contains("workload_recommendations")
+        );
+    }
+
+    #[test]
+    fn a_bare_key_goes_without_tags_and_links() {
+        let answer = |progressing: &str| {
+            let file = json!({"status": {
+                "desired": {"version": "4.8.13"},
+                "history": [{"state": "Completed", "version": "4.8.12"}],
+                "conditions": [{"type": "Progressing", "status": progressing}],
+            }});
+            let files = [("config/version.json", file.to_string())];
+            let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+            let report: Value = serde_json::from_str(&report(&files, &RuleSet::all())).unwrap();
+            let reports = report["reports"].as_array().unwrap();
+            let element = reports
+                .iter()
+                .find(|element| element["component"].to_string().contains(".version_check."))
+                .unwrap();
+            (element["tags"].clone(), element["links"].clone())
+        };
+        assert_eq!(answer("False"), (json!([]), json!({})));
+        let (tags, links) = answer("True");
+        assert_eq!(tags, json!(["phased_gates"]));
+        assert_eq!(
+            links["kcs"][0],
+            "https://access.redhat.com/solutions/3799561"
         );
     }
 }
