@@ -19,8 +19,10 @@ mod certificates;
 mod cluster;
 mod configuration;
 mod disruption;
+mod events;
 mod ingress;
 mod insights;
+mod install_plans;
 mod leftovers;
 mod logs;
 mod machines;
@@ -32,6 +34,10 @@ mod operators;
 mod pods;
 mod storage;
 mod tsdb;
+mod sdn;
+mod storage;
+mod tsdb;
+mod webhooks;
 mod workloads;
 
 use std::io::{BufRead, BufReader, Read};
@@ -46,8 +52,10 @@ pub use self::certificates::*;
 pub use self::cluster::*;
 pub use self::configuration::*;
 pub use self::disruption::*;
+pub use self::events::*;
 pub use self::ingress::*;
 pub use self::insights::*;
+pub use self::install_plans::*;
 pub use self::leftovers::*;
 pub use self::logs::*;
 pub use self::machines::*;
@@ -59,6 +67,10 @@ pub use self::operators::*;
 pub use self::pods::*;
 pub use self::storage::*;
 pub use self::tsdb::*;
+pub use self::sdn::*;
+pub use self::storage::*;
+pub use self::tsdb::*;
+pub use self::webhooks::*;
 pub use self::workloads::*;
 
 use self::field::{Field, from_json, object};
@@ -346,6 +358,8 @@ object! {
         pub annotations: Labels = "annotations",
         /// RFC 3339.
         pub creation_timestamp: String = "creationTimestamp",
+        /// RFC 3339; set while the object waits to be deleted.
+        pub deletion_timestamp: String = "deletionTimestamp",
     }
 
     /// An object to which another belongs.

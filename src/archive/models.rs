@@ -20,11 +20,7 @@ use super::Archive;
 use super::documents::{
     ApiRequestCounts, ApiServer, Authentication, CephCluster, ClusterId, ClusterRole,
     ClusterRoleBinding, ClusterVersion, ConnectivityChecks, ContainerRuntimeConfig, DvoMetrics,
-    FeatureGate, Found, GathersReport, Image, Infrastructure, IngressCerts, InstallConfig,
-    MachinePool, MachineSet, Monitoring, MonitoringConfig, Network, Node, OAuth, OlmOperators,
-    Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames,
-    RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet,
-    StorageClass, Tsdb, Unread, UnusedMachineConfigs,
+    Events, FeatureGate, Found, GathersReport, HostSubnet, Image, Infrastructure, IngressCerts, InstallConfig, InstallPlans, Machine, MachinePool, MachineSet, Monitoring, MonitoringConfig, NetNamespaces, Network, Node, OAuth, OlmOperators, Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames, RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet, StorageClass, SupportSecret, Tsdb, Unread, UnusedMachineConfigs, WebhookConfiguration,
 };
 
 /// What the table says of a model.
@@ -166,7 +162,7 @@ models! {
     }
 
     /// Compacted events, a file for each namespace.
-    Events, events: many Unread = "ccx_ocp_core.models.events.Events" {
+    Events, events: many Events = "ccx_ocp_core.models.events.Events" {
         now: ["events/*.json"],
         before: [],
     }
@@ -272,7 +268,7 @@ models! {
     }
 
     /// Machine objects.
-    Machines, machines: many Unread = "ccx_ocp_core.models.machines.Machines" {
+    Machines, machines: many Machine = "ccx_ocp_core.models.machines.Machines" {
         now: ["config/machines/*/*.json", "config/machines/*.json"],
         before: [],
     }
@@ -284,7 +280,7 @@ models! {
     }
 
     /// Counts of install plans.
-    InstallPlans, install_plans: one Unread = "ccx_ocp_core.models.install_plans.InstallPlans" {
+    InstallPlans, install_plans: one InstallPlans = "ccx_ocp_core.models.install_plans.InstallPlans" {
         now: ["config/installplans.json"],
         before: ["config/install_plans", "config/install_plans.json"],
     }
@@ -320,7 +316,7 @@ models! {
     }
 
     /// Webhook configurations; the folder says which kind.
-    Webhooks, webhooks: many Unread = "ccx_ocp_core.models.webhooks.Webhooks" {
+    Webhooks, webhooks: many WebhookConfiguration = "ccx_ocp_core.models.webhooks.Webhooks" {
         now: [
             "config/validatingwebhookconfigurations/*.json",
             "config/mutatingwebhookconfigurations/*.json",
@@ -329,7 +325,7 @@ models! {
     }
 
     /// The operator's own secret, anonymised.
-    SupportSecret, support_secret: one Unread = "ccx_ocp_core.models.insights.SupportSecret" {
+    SupportSecret, support_secret: one SupportSecret = "ccx_ocp_core.models.insights.SupportSecret" {
         now: ["config/secrets/openshift-config/support/data.json"],
         before: [],
     }
@@ -393,13 +389,13 @@ models! {
     }
 
     /// Egress IPs of namespaces (OpenShift SDN).
-    NetNamespaces, net_namespaces: one Unread = "ccx_ocp_core.models.sdn.NetNamespaces" {
+    NetNamespaces, net_namespaces: one NetNamespaces = "ccx_ocp_core.models.sdn.NetNamespaces" {
         now: [],
         before: ["config/netnamespaces.json", "config/netnamespaces"],
     }
 
     /// Egress IPs of hosts (OpenShift SDN).
-    HostSubnets, host_subnets: many Unread = "ccx_ocp_core.models.sdn.HostSubnets" {
+    HostSubnets, host_subnets: many HostSubnet = "ccx_ocp_core.models.sdn.HostSubnets" {
         now: [],
         before: ["config/hostsubnet/*.json"],
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::field::object;
-use super::json_documents;
+use super::{AnyObject, Damage, Document, Source, json_documents};
 
 object! {
     /// What the gatherers did.
@@ -20,6 +20,17 @@ object! {
         pub errors: Vec<String> = "errors",
         /// What it panicked with: a text, or whatever else Go wrote.
         pub panic: Option<Value> = "panic",
+    }
+}
+
+/// The names of the settings in the operator's secret, sorted. Values are not kept.
+#[derive(Debug)]
+pub struct SupportSecret(pub Vec<String>);
+
+impl Document for SupportSecret {
+    fn read(source: Source<'_>) -> Result<SupportSecret, Damage> {
+        let settings: AnyObject = source.json()?;
+        Ok(SupportSecret(settings.into_keys().collect()))
     }
 }
 

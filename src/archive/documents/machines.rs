@@ -43,6 +43,28 @@ object! {
         /// Labels.
         pub labels: Labels = "labels",
     }
+
+    /// A machine.
+    pub struct Machine {
+        /// Name, namespace and times.
+        pub metadata: Metadata = "metadata",
+        /// As found.
+        pub status: MachineStatus = "status",
+    }
+
+    /// What of `status` is read. Texts are empty when absent.
+    pub struct MachineStatus {
+        /// `Provisioning`, `Provisioned`, `Running`, `Deleting` or `Failed`.
+        pub phase: Option<String> = "phase",
+        /// Why it failed, one word.
+        pub error_reason: String = "errorReason",
+        /// Why it failed, a sentence.
+        pub error_message: String = "errorMessage",
+        /// `errorReason` under the name of other versions of the API.
+        pub failure_reason: String = "failureReason",
+        /// `errorMessage` under the name of other versions of the API.
+        pub failure_message: String = "failureMessage",
+    }
 }
 
 impl Object for MachineSet {
@@ -51,4 +73,10 @@ impl Object for MachineSet {
     }
 }
 
-json_documents!(MachineSet);
+impl Object for Machine {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+json_documents!(MachineSet, Machine);

@@ -115,6 +115,8 @@ object! {
     pub struct MachinePoolSpec {
         /// No updates while true.
         pub paused: bool = "paused",
+        /// How many machines may be updated at once: a number or a percentage.
+        pub max_unavailable: Option<Value> = "maxUnavailable",
         /// What its nodes are to be.
         pub configuration: PoolConfiguration = "configuration",
     }
@@ -135,6 +137,8 @@ object! {
         pub updated_machine_count: Option<i64> = "updatedMachineCount",
         /// Machines on which an update failed.
         pub degraded_machine_count: Option<i64> = "degradedMachineCount",
+        /// Machines that are not ready or take no pods.
+        pub unavailable_machine_count: Option<i64> = "unavailableMachineCount",
         /// `Updating`, `Degraded` and so on.
         pub conditions: Vec<Condition> = "conditions",
     }

@@ -26,6 +26,8 @@ object! {
         pub name: String = "name",
         /// Set for a volume that lives as long as the pod; `null` is absent.
         pub empty_dir: Option<AnyObject> = "emptyDir",
+        /// Set for a volume out of a claim.
+        pub persistent_volume_claim: Option<AnyObject> = "persistentVolumeClaim",
     }
 
     /// What of `status` is read. Texts are empty when absent.
