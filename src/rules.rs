@@ -33,19 +33,29 @@ mod vsphere_problem_detector_controller_syncerror;
 mod certificates_expired;
 mod certificates_not_approved;
 mod etcd_low_backend_performance;
+mod haproxy_exporter_server_threshold_exceeded;
 mod high_severity_alerts;
+mod image_registry_no_volume_set_check;
 mod image_registry_removed_state_reports_degraded;
 mod insights_operator_degraded_uhc_authentication_failed;
+mod io_415_change_config_location;
+mod lib_bucket_provisioner_check;
 mod machine_pool_check;
+mod machineconfigpool_maxunavailable;
 mod master_nodes_are_schedulable;
+mod nodes_container_runtime_version_check;
 mod nodes_not_ready;
 mod nodes_pressure_check;
+mod openshift_sdn_egress_ip_in_no_hostsubnet;
 mod operators_check;
 mod pods_check;
 mod pods_check_containers;
 mod pods_crash_loop_check;
+mod same_egress_ip_in_multiple_netnamespaces;
 mod version_check;
 mod version_forced;
+mod vsphere_upi_machine_is_in_phase;
+mod webhook_timeout_is_larger_than_default;
 // Ours, evaluable on real archives.
 mod audit_profile_none;
 mod ceph_cluster_not_ready;
@@ -114,19 +124,29 @@ pub static RULES: &[Rule] = &[
     certificates_expired::RULE,
     certificates_not_approved::RULE,
     etcd_low_backend_performance::RULE,
+    haproxy_exporter_server_threshold_exceeded::RULE,
     high_severity_alerts::RULE,
+    image_registry_no_volume_set_check::RULE,
     image_registry_removed_state_reports_degraded::RULE,
     insights_operator_degraded_uhc_authentication_failed::RULE,
+    io_415_change_config_location::RULE,
+    lib_bucket_provisioner_check::RULE,
     machine_pool_check::RULE,
+    machineconfigpool_maxunavailable::RULE,
     master_nodes_are_schedulable::RULE,
+    nodes_container_runtime_version_check::RULE,
     nodes_not_ready::RULE,
     nodes_pressure_check::RULE,
+    openshift_sdn_egress_ip_in_no_hostsubnet::RULE,
     operators_check::RULE,
     pods_check::RULE,
     pods_check_containers::RULE,
     pods_crash_loop_check::RULE,
+    same_egress_ip_in_multiple_netnamespaces::RULE,
     version_check::RULE,
     version_forced::RULE,
+    vsphere_upi_machine_is_in_phase::RULE,
+    webhook_timeout_is_larger_than_default::RULE,
     // Ours, evaluable on real archives.
     audit_profile_none::RULE,
     ceph_cluster_not_ready::RULE,

@@ -32,19 +32,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(context: &Context<'_>) -> RuleResult {
-    let updating = context
-        .archive
-        .cluster_version()
-        .is_some_and(|version| version.status.conditions.when_true("Progressing").is_some());
-    let mut nodes = context.archive.nodes();
-    nodes.retain(|node| !version_of(*node).is_empty());
-    nodes.sort_by_key(|node| node.name());
-    let Some(baseline) = baseline(&nodes, version_of).filter(|_| !updating) else {
-        return Ok(None);
-    };
-
-    let different = list(nodes.into_iter().filter(|node| version_of(*node) != baseline).map(|node| {
-        details! { "Node": node.name(), "Kubelet Version": version_of(node), "role": node.role() }
+    let different = list(different(context, version_of).into_iter().map(|node| {
+        details! { "Node": node.name(), "Kubelet Version": version_of(node.document()), "role": node.role() }
     }));
     if different.is_empty() {
         return Ok(None);
@@ -55,28 +44,52 @@ fn check(context: &Context<'_>) -> RuleResult {
     )
 }
 
-fn version_of(node: Found<'_, Node>) -> &str {
-    &node.document().status.node_info.kubelet_version
+fn version_of(node: &Node) -> &str {
+    &node.status.node_info.kubelet_version
+}
+
+/// Nodes whose version of some software is not the one of the control plane, by name. None
+/// while the cluster is being updated. Nodes without the version do not count.
+pub(super) fn different<'a>(
+    context: &Context<'a>,
+    version_of: fn(&Node) -> &str,
+) -> Vec<Found<'a, Node>> {
+    let updating = context
+        .archive
+        .cluster_version()
+        .is_some_and(|version| version.status.conditions.when_true("Progressing").is_some());
+    if updating {
+        return Vec::new();
+    }
+    let mut nodes = context.archive.nodes();
+    nodes.retain(|node| !version_of(node).is_empty());
+    nodes.sort_by_key(|node| node.name());
+    let baseline = baseline(&nodes, version_of);
+    nodes.retain(|node| Some(version_of(node)) != baseline);
+    nodes
 }
 
 /// The version that most control plane nodes have, or most nodes where no control plane is
 /// among them; of equally frequent ones the highest.
-pub(super) fn baseline<'a>(
-    nodes: &[Found<'a, Node>],
-    version_of: fn(Found<'a, Node>) -> &'a str,
-) -> Option<&'a str> {
+fn baseline<'a>(nodes: &[Found<'a, Node>], version_of: fn(&Node) -> &str) -> Option<&'a str> {
     let control_plane = nodes.iter().any(|node| node.is_control_plane());
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for &node in nodes
+    for node in nodes
         .iter()
         .filter(|node| !control_plane || node.is_control_plane())
     {
-        *counts.entry(version_of(node)).or_default() += 1;
+        *counts.entry(version_of(node.document())).or_default() += 1;
     }
     counts
         .into_iter()
-        .max_by_key(|&(version, count)| (count, Version::parse(version), Reverse(version)))
+        .max_by_key(|&(version, count)| (count, number(version), Reverse(version)))
         .map(|(version, _)| version)
+}
+
+/// The version to compare; a container runtime says its name before it, as in `cri-o://1.20.3`.
+fn number(version: &str) -> Option<Version> {
+    let (_, number) = version.split_once("://").unwrap_or(("", version));
+    Version::parse(number)
 }
 
 #[cfg(test)]
