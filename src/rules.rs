@@ -59,6 +59,8 @@ mod webhook_timeout_is_larger_than_default;
 // Ours, evaluable on real archives.
 mod audit_profile_none;
 mod ceph_cluster_not_ready;
+mod cluster_not_upgradeable;
+mod cluster_version_failing;
 mod clusterroles_admin_edit_modified;
 mod default_storage_class_problem;
 mod etcd_encryption_off;
@@ -69,16 +71,26 @@ mod image_registry_ephemeral_storage;
 mod ingress_certificate_expiring;
 mod insecure_registries_configured;
 mod insights_gatherers_failed;
+mod kubelet_version_skew;
+mod machine_api_warning_events;
+mod machines_not_running;
+mod machinesets_replicas_missing;
 mod namespaces_overlapping_uids;
+mod node_machine_config_degraded;
+mod nodes_unschedulable;
 mod olm_operators_not_succeeded;
 mod openshift_sdn_deprecated;
+mod operator_log_level_raised;
 mod pdb_blocks_drain;
 mod pod_network_connectivity_failed;
 mod prometheus_high_cardinality;
 mod removed_apis_in_use;
 mod revisioned_objects_buildup;
 mod scc_broad_group_access;
+mod unsupported_config_overrides;
 mod unused_machine_configs;
+mod update_stuck;
+mod updates_not_retrieved;
 // Info.
 mod certificates_expiring_soon_info;
 mod cluster_id;
@@ -150,6 +162,8 @@ pub static RULES: &[Rule] = &[
     // Ours, evaluable on real archives.
     audit_profile_none::RULE,
     ceph_cluster_not_ready::RULE,
+    cluster_not_upgradeable::RULE,
+    cluster_version_failing::RULE,
     clusterroles_admin_edit_modified::RULE,
     default_storage_class_problem::RULE,
     etcd_encryption_off::RULE,
@@ -160,16 +174,26 @@ pub static RULES: &[Rule] = &[
     ingress_certificate_expiring::RULE,
     insecure_registries_configured::RULE,
     insights_gatherers_failed::RULE,
+    kubelet_version_skew::RULE,
+    machine_api_warning_events::RULE,
+    machines_not_running::RULE,
+    machinesets_replicas_missing::RULE,
     namespaces_overlapping_uids::RULE,
+    node_machine_config_degraded::RULE,
+    nodes_unschedulable::RULE,
     olm_operators_not_succeeded::RULE,
     openshift_sdn_deprecated::RULE,
+    operator_log_level_raised::RULE,
     pdb_blocks_drain::RULE,
     pod_network_connectivity_failed::RULE,
     prometheus_high_cardinality::RULE,
     removed_apis_in_use::RULE,
     revisioned_objects_buildup::RULE,
     scc_broad_group_access::RULE,
+    unsupported_config_overrides::RULE,
     unused_machine_configs::RULE,
+    update_stuck::RULE,
+    updates_not_retrieved::RULE,
     // Info.
     certificates_expiring_soon_info::RULE,
     cluster_id::RULE,
