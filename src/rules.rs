@@ -75,6 +75,7 @@ mod kubelet_version_skew;
 mod machine_api_warning_events;
 mod machines_not_running;
 mod machinesets_replicas_missing;
+mod install_plans_buildup;
 mod namespaces_overlapping_uids;
 mod node_machine_config_degraded;
 mod nodes_unschedulable;
@@ -91,6 +92,7 @@ mod unsupported_config_overrides;
 mod unused_machine_configs;
 mod update_stuck;
 mod updates_not_retrieved;
+mod webhook_fail_policy_wide_scope;
 // Info.
 mod certificates_expiring_soon_info;
 mod cluster_id;
@@ -178,6 +180,7 @@ pub static RULES: &[Rule] = &[
     machine_api_warning_events::RULE,
     machines_not_running::RULE,
     machinesets_replicas_missing::RULE,
+    install_plans_buildup::RULE,
     namespaces_overlapping_uids::RULE,
     node_machine_config_degraded::RULE,
     nodes_unschedulable::RULE,
@@ -194,6 +197,7 @@ pub static RULES: &[Rule] = &[
     unused_machine_configs::RULE,
     update_stuck::RULE,
     updates_not_retrieved::RULE,
+    webhook_fail_policy_wide_scope::RULE,
     // Info.
     certificates_expiring_soon_info::RULE,
     cluster_id::RULE,

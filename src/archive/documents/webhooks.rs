@@ -1,7 +1,7 @@
 //! Configurations of admission webhooks.
 
 use super::field::object;
-use super::{Found, Metadata, Object, json_documents};
+use super::{AnyObject, Found, Metadata, Object, json_documents};
 
 object! {
     /// A validating or mutating webhook configuration.
@@ -20,6 +20,28 @@ object! {
         pub timeout_seconds: Option<i64> = "timeoutSeconds",
         /// For which requests it is called: those that one of these matches.
         pub rules: Vec<WebhookRule> = "rules",
+        /// `Fail` or `Ignore`: what becomes of the request without an answer; empty is the first.
+        pub failure_policy: String = "failurePolicy",
+        /// Limits it to namespaces; empty and absent are no limit.
+        pub namespace_selector: AnyObject = "namespaceSelector",
+        /// Limits it to objects; empty and absent are no limit.
+        pub object_selector: AnyObject = "objectSelector",
+        /// Where it is.
+        pub client_config: WebhookClientConfig = "clientConfig",
+    }
+
+    /// What of `clientConfig` is read.
+    pub struct WebhookClientConfig {
+        /// A service of the cluster; absent for a URL.
+        pub service: Option<WebhookService> = "service",
+    }
+
+    /// What of `service` is read.
+    pub struct WebhookService {
+        /// Its namespace.
+        pub namespace: String = "namespace",
+        /// Its name.
+        pub name: String = "name",
     }
 
     /// Requests for which a webhook is called. `*` stands for all.
