@@ -57,12 +57,15 @@ mod version_forced;
 mod vsphere_upi_machine_is_in_phase;
 mod webhook_timeout_is_larger_than_default;
 // Ours, evaluable on real archives.
+mod alertmanager_receivers_missing;
 mod audit_profile_none;
 mod ceph_cluster_not_ready;
 mod cluster_not_upgradeable;
 mod cluster_version_failing;
 mod clusterroles_admin_edit_modified;
+mod critical_alerts_silenced;
 mod default_storage_class_problem;
+mod etcd_alerts;
 mod etcd_encryption_off;
 mod feature_set_blocks_updates;
 mod identity_provider_missing;
@@ -162,12 +165,15 @@ pub static RULES: &[Rule] = &[
     vsphere_upi_machine_is_in_phase::RULE,
     webhook_timeout_is_larger_than_default::RULE,
     // Ours, evaluable on real archives.
+    alertmanager_receivers_missing::RULE,
     audit_profile_none::RULE,
     ceph_cluster_not_ready::RULE,
     cluster_not_upgradeable::RULE,
     cluster_version_failing::RULE,
     clusterroles_admin_edit_modified::RULE,
+    critical_alerts_silenced::RULE,
     default_storage_class_problem::RULE,
+    etcd_alerts::RULE,
     etcd_encryption_off::RULE,
     feature_set_blocks_updates::RULE,
     identity_provider_missing::RULE,

@@ -63,6 +63,8 @@ object! {
     pub struct AlertStatus {
         /// `active`, `suppressed` or `unprocessed`; `pending` only out of series.
         pub state: String = "state",
+        /// Ids of the silences that hold it back.
+        pub silenced_by: Vec<String> = "silencedBy",
     }
 }
 
@@ -103,6 +105,7 @@ impl Alert {
             labels: labels(sample),
             status: AlertStatus {
                 state: state.to_owned(),
+                ..AlertStatus::default()
             },
             ..Alert::default()
         }
