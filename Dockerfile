@@ -9,6 +9,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY src ./src
+COPY content ./content
 COPY data ./data
 COPY tests ./tests
 # Shown by --version and in reports; the history itself stays outside (.dockerignore).

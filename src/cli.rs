@@ -84,6 +84,10 @@ struct Rules {
     /// Form of the output; json: one array
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     format: OutputFormat,
+    /// Write what users read of each rule into a new directory instead, as the content service
+    /// takes it
+    #[arg(long, value_name = "DIR", conflicts_with = "format")]
+    content: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

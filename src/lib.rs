@@ -18,6 +18,7 @@ pub mod archive;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod content;
 pub mod download;
 pub mod engine;
 pub mod error;

@@ -1,17 +1,29 @@
 //! `rules`: what the rules are called, what they look for and what they read.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
 
 use serde_json::{Value, json};
 
 use super::text::{severity, wrap};
-use super::{OutputFormat, Rules, put};
+use super::{OutputFormat, Rules, put, tell};
 use crate::archive::Model;
+use crate::content;
 use crate::exit::Exit;
 use crate::rules::{RULES, Rule};
 
 /// Lists the rules by name.
 pub(super) fn run(arguments: &Rules) -> Exit {
+    if let Some(dir) = &arguments.content {
+        return match write_content(dir) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                tell(&format!("{}: {error}", dir.display()));
+                Exit::Failure
+            }
+        };
+    }
     let mut rules: Vec<&Rule> = RULES.iter().collect();
     rules.sort_by_key(|rule| rule.name());
     put(&match arguments.format {
@@ -21,6 +33,26 @@ pub(super) fn run(arguments: &Rules) -> Exit {
             format!("{rules}\n")
         }
     })
+}
+
+/// Writes the content directory. Only into a new or empty one: what an earlier version left there
+/// would be read as content too.
+fn write_content(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    if fs::read_dir(dir)?.next().is_some() {
+        return Err(io::Error::new(
+            io::ErrorKind::DirectoryNotEmpty,
+            "is not empty",
+        ));
+    }
+    for (path, text) in content::directory() {
+        let path = dir.join(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, text)?;
+    }
+    Ok(())
 }
 
 fn text(rule: &Rule) -> String {
@@ -87,6 +119,7 @@ fn object(rule: &Rule) -> Value {
             "optional": components(rule.requires.optional),
         },
         "files": files(rule),
+        "content": content::object(rule),
     })
 }
 

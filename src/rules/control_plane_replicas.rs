@@ -19,7 +19,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("CONTROL_PLANE_NODE_REPLICAS")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(2),
     tags: &[],
     links: &[
         ("jira", &["https://issues.redhat.com/browse/INSIGHTOCP-120"]),

@@ -17,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("IMAGE_REGISTRY_MULTIPLE_STORAGE_TYPES")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(2),
     tags: &[],
     links: &[("kcs", &["https://access.redhat.com/solutions/4516391"])],
     requires: Requires {

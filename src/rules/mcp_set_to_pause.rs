@@ -15,7 +15,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("MCP_SET_TO_PAUSE")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(3),
     tags: &[],
     links: &[
         ("kcs", &["https://access.redhat.com/solutions/5317441"]),

@@ -20,7 +20,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("NODE_KUBELET_VERSION")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(2),
     tags: &[],
     links: &[("kcs", &[SOLUTION])],
     requires: Requires {

@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("PSP_INSTALLED")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(2),
     tags: &[],
     links: &[
         ("jira", &["https://issues.redhat.com/browse/INSIGHTOCP-433"]),

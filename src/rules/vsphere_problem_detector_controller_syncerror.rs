@@ -18,7 +18,7 @@ pub(super) const RULE: Rule = Rule {
     keys: &[Key::fail("VSPHERE_PROBLEM_DETECTOR_CONTROLLER_SYNCERROR")],
     profile: RuleProfile::External,
     enabled_by_default: true,
-    total_risk: None,
+    total_risk: Some(2),
     tags: &[],
     links: &[
         (

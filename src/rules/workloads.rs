@@ -217,7 +217,7 @@ const RESERVED: Rule = Rule {
     keys: &[],
     profile: RuleProfile::Reserved,
     enabled_by_default: false,
-    total_risk: None,
+    total_risk: Some(1),
     tags: &[],
     links: LINKS,
     requires: REQUIRES,

@@ -308,3 +308,22 @@ fn the_sample_gives_the_same_bytes_on_every_run() {
     let line: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(line["ClusterName"], "d669cb71-8256-4e8b-a8df-333a5e2dd753");
 }
+
+#[test]
+fn content_is_written_into_a_new_directory_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = dir.path().join("content");
+    let write = || Program::new(["rules", "--content", content.to_str().unwrap()]).finish();
+    let finished = write();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_eq!(finished.stdout, "");
+    let rule = content.join("external/rules/mcp_set_to_pause");
+    for file in ["plugin.yaml", "reason.md", "MCP_SET_TO_PAUSE/metadata.yaml"] {
+        assert!(rule.join(file).is_file(), "{file}");
+    }
+    assert!(content.join("config.yaml").is_file());
+
+    let again = write();
+    assert_eq!(again.code(), 1);
+    assert!(again.stderr.contains("is not empty"), "{}", again.stderr);
+}
