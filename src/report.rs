@@ -329,7 +329,8 @@ mod tests {
             }});
             let files = [("config/version.json", file.to_string())];
             let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
-            let report: Value = serde_json::from_str(&report(&files, &RuleSet::all())).unwrap();
+            let report: Value =
+                serde_json::from_str(&report(&files, &RuleSet::all(Settings::default()))).unwrap();
             let reports = report["reports"].as_array().unwrap();
             let element = reports
                 .iter()

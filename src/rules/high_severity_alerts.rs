@@ -139,7 +139,11 @@ mod tests {
             json!({"labels": {"severity": "critical"}, "status": {"state": "active"}}),
             json!(7),
         ] {
-            assert_eq!(answer(std::slice::from_ref(&other)), Answer::Nothing, "{other}");
+            assert_eq!(
+                answer(std::slice::from_ref(&other)),
+                Answer::Nothing,
+                "{other}"
+            );
         }
         assert_eq!(answer(&[]), Answer::Nothing);
     }
