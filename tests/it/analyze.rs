@@ -251,7 +251,7 @@ fn rules_are_listed_for_people_and_programs() {
     assert_eq!(text.code(), 0);
     assert!(
         text.stdout
-            .contains("\nmcp_set_to_pause\n  external, on, unrated\n"),
+            .contains("\nmcp_set_to_pause\n  external, on, important\n"),
         "{}",
         text.stdout
     );
