@@ -36,8 +36,6 @@ mod sdn;
 mod storage;
 mod tsdb;
 mod webhooks;
-mod storage;
-mod tsdb;
 mod workloads;
 
 use std::io::{BufRead, BufReader, Read};
@@ -69,8 +67,6 @@ pub use self::sdn::*;
 pub use self::storage::*;
 pub use self::tsdb::*;
 pub use self::webhooks::*;
-pub use self::storage::*;
-pub use self::tsdb::*;
 pub use self::workloads::*;
 
 use self::field::{Field, from_json, object};

@@ -20,7 +20,12 @@ use super::Archive;
 use super::documents::{
     ApiRequestCounts, ApiServer, Authentication, CephCluster, ClusterId, ClusterRole,
     ClusterRoleBinding, ClusterVersion, ConnectivityChecks, ContainerRuntimeConfig, DvoMetrics,
-    Events, FeatureGate, Found, GathersReport, HostSubnet, Image, Infrastructure, IngressCerts, InstallConfig, InstallPlans, Machine, MachinePool, MachineSet, Monitoring, MonitoringConfig, NetNamespaces, Network, Node, OAuth, OlmOperators, Operator, OverlappingUids, Pod, PodDisruptionBudget, PodLog, Proxy, PspNames, RevisionedObjects, SecurityContextConstraint, SigningRequest, SilencedAlerts, StatefulSet, StorageClass, SupportSecret, Tsdb, Unread, UnusedMachineConfigs, WebhookConfiguration,
+    Events, FeatureGate, Found, GathersReport, HostSubnet, Image, Infrastructure, IngressCerts,
+    InstallConfig, InstallPlans, Machine, MachinePool, MachineSet, Monitoring, MonitoringConfig,
+    NetNamespaces, Network, Node, OAuth, OlmOperators, Operator, OverlappingUids, Pod,
+    PodDisruptionBudget, PodLog, Proxy, PspNames, RevisionedObjects, SecurityContextConstraint,
+    SigningRequest, SilencedAlerts, StatefulSet, StorageClass, SupportSecret, Tsdb, Unread,
+    UnusedMachineConfigs, WebhookConfiguration,
 };
 
 /// What the table says of a model.

@@ -18,6 +18,8 @@ use super::raw_client::{self as raw, RawClient, text, topic_name};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a broker says that does not lead the partition, or not yet.
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Records in a batch that [`RealBroker::load`] writes.
 const BATCH: usize = 500;
 
@@ -181,15 +183,27 @@ impl RealBroker {
     /// Tansu's ListOffsets knows only where the last batch begins.
     pub fn ends(&self, topic: &str, partition: i32) -> (i64, i64) {
         let mut client = self.connect();
-        let answer = client.call(&raw::list_offsets(topic, partition, -2), 5);
-        let first = &answer.topics[0].partitions[0];
-        assert_eq!(first.error_code, 0, "start of {topic}-{partition}");
-        let mut request = raw::fetch(topic, partition, first.offset, 1 << 10);
+        let mut start = None;
+        // A broker that has just started again answers before it leads its partitions.
+        self.wait("a leader for the partition", || {
+            let answer = client.call(&raw::list_offsets(topic, partition, -2), 5);
+            let first = &answer.topics[0].partitions[0];
+            let not_yet = first.error_code == NOT_LEADER_OR_FOLLOWER;
+            assert!(
+                not_yet || first.error_code == 0,
+                "start of {topic}-{partition}: error {}",
+                first.error_code
+            );
+            start = (!not_yet).then_some(first.offset);
+            start.is_some()
+        });
+        let start = start.unwrap();
+        let mut request = raw::fetch(topic, partition, start, 1 << 10);
         // Without any time to wait, Tansu's answer is empty.
         request.max_wait_ms = 100;
         let data = raw::fetched(client.call(&request, 11));
         assert_eq!(data.error_code, 0, "end of {topic}-{partition}");
-        (first.offset, data.high_watermark)
+        (start, data.high_watermark)
     }
 
     /// Everything that lies in a topic now: partition and record, markers left out.
