@@ -31,7 +31,7 @@ use bytes::Bytes;
 pub use consumer::Consumer;
 pub use error::{Code, Error};
 pub use group::Phase;
-pub use probe::{ProbeLine, probe};
+pub use probe::{Finding, ProbeLine, probe};
 pub use producer::{Producer, SendError};
 pub use stats::{Counter, Stats};
 

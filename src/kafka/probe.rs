@@ -17,17 +17,34 @@ use crate::error::chain;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeLine {
     /// Whether it is as the worker needs it.
-    pub ok: bool,
+    pub finding: Finding,
     /// What was found, on one line and without secrets.
     pub text: String,
 }
 
-fn fine(text: String) -> ProbeLine {
-    ProbeLine { ok: true, text }
+/// How something was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// As the worker needs it.
+    Fine,
+    /// Did not answer, or not in a version that we speak.
+    Unreachable,
+    /// Is not there, or not usable.
+    Missing,
+    /// Refuses us.
+    NotAuthorised,
 }
 
-fn wrong(text: String) -> ProbeLine {
-    ProbeLine { ok: false, text }
+fn line(finding: Finding, text: String) -> ProbeLine {
+    ProbeLine { finding, text }
+}
+
+fn fine(text: String) -> ProbeLine {
+    line(Finding::Fine, text)
+}
+
+fn unreachable(text: String) -> ProbeLine {
+    line(Finding::Unreachable, text)
 }
 
 /// Looks at brokers, topics and, where one is named, the group. Tries everything once; changes
@@ -42,7 +59,7 @@ pub fn probe(options: &ClusterOptions, topics: &[&str], group: Option<&str>) -> 
         for server in &options.bootstrap_servers {
             lines.push(broker(options, server, server));
         }
-        lines.push(wrong(chain(&error)));
+        lines.push(unreachable(chain(&error)));
         return lines;
     }
     for (node, address) in cluster.brokers() {
@@ -55,13 +72,20 @@ pub fn probe(options: &ClusterOptions, topics: &[&str], group: Option<&str>) -> 
                 fine(format!("topic {name}: {partitions} partitions"))
             }
             TopicState::Refused(Code::UnknownTopicOrPartition) => {
-                wrong(format!("topic {name} does not exist"))
+                line(Finding::Missing, format!("topic {name} does not exist"))
             }
-            TopicState::Refused(Code::TopicAuthorizationFailed) => {
-                wrong(format!("topic {name}: not authorised"))
-            }
-            TopicState::Refused(code) => wrong(format!("topic {name}: {code} ({})", code.code())),
-            TopicState::Unknown => wrong(format!("topic {name}: the broker leaves it out")),
+            TopicState::Refused(Code::TopicAuthorizationFailed) => line(
+                Finding::NotAuthorised,
+                format!("topic {name}: not authorised"),
+            ),
+            TopicState::Refused(code) => line(
+                Finding::Missing,
+                format!("topic {name}: {code} ({})", code.code()),
+            ),
+            TopicState::Unknown => line(
+                Finding::Missing,
+                format!("topic {name}: the broker leaves it out"),
+            ),
         });
     }
     lines.extend(group.map(|group| member(&mut cluster, group)));
@@ -70,13 +94,13 @@ pub fn probe(options: &ClusterOptions, topics: &[&str], group: Option<&str>) -> 
 
 fn broker(options: &ClusterOptions, name: &str, address: &str) -> ProbeLine {
     match Connection::open(address, &options.client_id, &Timeouts::default()) {
-        Err(error) => wrong(format!("broker {name}: {}", chain(&error))),
+        Err(error) => unreachable(format!("broker {name}: {}", chain(&error))),
         Ok(connection) => {
             let gaps: Vec<String> = connection.gaps().iter().map(ToString::to_string).collect();
             if gaps.is_empty() {
                 fine(format!("broker {name}: reachable, versions agree"))
             } else {
-                wrong(format!("broker {name}: {}", gaps.join("; ")))
+                unreachable(format!("broker {name}: {}", gaps.join("; ")))
             }
         }
     }
@@ -88,7 +112,7 @@ fn member(cluster: &mut Cluster, group: &str) -> ProbeLine {
     const ANSWER: Duration = Duration::from_secs(10);
     let coordinator = match cluster.coordinator(group) {
         Ok(coordinator) => coordinator,
-        Err(error) => return wrong(format!("group {group}: {}", chain(&error))),
+        Err(error) => return unreachable(format!("group {group}: {}", chain(&error))),
     };
     let request = HeartbeatRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
@@ -100,10 +124,11 @@ fn member(cluster: &mut Cluster, group: &str) -> ProbeLine {
         .and_then(|mut connection| connection.request(&request, ANSWER));
     let place = format!("group {group}: coordinator is broker {node} at {address}");
     match outcome {
-        Err(error) => wrong(format!("{place}: {}", chain(&error))),
+        Err(error) => unreachable(format!("{place}: {}", chain(&error))),
         Ok(answer) => match Code::try_from_code(answer.error_code) {
             Some(code @ (Code::GroupAuthorizationFailed | Code::InvalidGroupId)) => {
-                wrong(format!("{place}, which refuses: {code} ({})", code.code()))
+                let text = format!("{place}, which refuses: {code} ({})", code.code());
+                line(Finding::NotAuthorised, text)
             }
             _ => fine(place),
         },

@@ -506,3 +506,68 @@ fn k17_no_right_to_the_outgoing_topic_ends_with_77_and_loses_nothing() {
             <= 0
     );
 }
+
+#[test]
+fn check_connect_says_what_brokers_and_topics_are_like() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 3);
+    let check = |config: &str| {
+        crate::support::program::Program::new(["check", "--connect"])
+            .config(config)
+            .finish()
+    };
+    let fine = check(&stage.config(""));
+    assert_eq!(fine.code(), 0, "{}", fine.stdout);
+    let topic = format!("# ok: topic {}: 3 partitions", stage.incoming);
+    assert!(fine.stdout.contains(&topic), "{}", fine.stdout);
+    assert!(
+        fine.stdout
+            .contains(&format!("# ok: group {}", stage.group))
+    );
+
+    let missing = check(&stage.config("").replace(&stage.outgoing, "not-there"));
+    assert_eq!(missing.code(), 78, "{}", missing.stdout);
+    assert!(
+        missing
+            .stdout
+            .contains("# FAILED: topic not-there does not exist")
+    );
+
+    let nobody = check(&stage.config("").replace(&stage.bootstrap, "127.0.0.1:1"));
+    assert_eq!(nobody.code(), 69, "{}", nobody.stdout);
+}
+
+#[test]
+fn workloads_go_to_a_topic_of_their_own_and_are_awaited() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let workloads = format!("workloads-{}", stage.group);
+    broker.create_topic(&workloads, 1);
+    let metric = r#"deployment_validation_operator_no_anti_affinity{kind="Deployment",name="web",namespace="shop",namespace_uid="n-1",uid="u-1"} 1"#;
+    let archive = Tar::new()
+        .file("config/id", CLUSTER)
+        .file("config/dvo_metrics", format!("{metric}\n"))
+        .gzip();
+    stage.server.serve("/workloads", archive);
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/workloads")]);
+    broker.append(&stage.incoming, 0, [stage.record("r-1", "/archive")]);
+    let topic = format!("[publisher]\nworkloads_topic = \"{workloads}\"");
+    let config = stage.config("").replace("[publisher]", &topic);
+    let _worker = crate::support::program::Program::new(["run"])
+        .config(&config)
+        .start();
+    broker.wait("both settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(2)
+    });
+    assert_eq!(count(&broker, &stage.outgoing), 2);
+    let messages = broker.all_records(&workloads);
+    let found = messages.iter().map(value).find(|m| m["RequestId"] == "r-0");
+    let recommended = &found.unwrap()["Metrics"]["workload_recommendations"][0];
+    assert_eq!(recommended["workloads"][0]["name"], "web", "{recommended}");
+    let result = broker.all_records(&stage.outgoing).remove(0);
+    assert!(
+        value(&result)["Report"]
+            .get("workload_recommendations")
+            .is_none()
+    );
+}

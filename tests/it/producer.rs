@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ccx_data_pipeline::kafka::options::{ClusterOptions, Compression, ProducerOptions};
 use ccx_data_pipeline::kafka::{
-    Acknowledged, Error, Header, OutgoingRecord, Producer, SendError, probe,
+    Acknowledged, Error, Finding, Header, OutgoingRecord, Producer, SendError, probe,
 };
 use kafka_protocol::messages::ProduceRequest;
 
@@ -554,7 +554,7 @@ fn the_probe_tells_what_is_there() {
     let found = |text: &str, ok| {
         let fits = lines
             .iter()
-            .any(|line| line.ok == ok && line.text.contains(text));
+            .any(|line| (line.finding == Finding::Fine) == ok && line.text.contains(text));
         assert!(fits, "no line '{text}' in {lines:#?}");
     };
     found("reachable, versions agree", true);
@@ -564,11 +564,14 @@ fn the_probe_tells_what_is_there() {
     found("group group: coordinator is broker", true);
     broker.on(ApiKey::Heartbeat).error(30);
     let lines = probe(&cluster(&broker), &[], Some("group"));
-    assert!(!lines.last().unwrap().ok, "{lines:#?}");
+    assert_ne!(lines.last().unwrap().finding, Finding::Fine, "{lines:#?}");
     broker.stop(1);
     broker.stop(2);
     let lines = probe(&cluster(&broker), &["in"], None);
-    assert!(lines.iter().all(|line| !line.ok), "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line.finding != Finding::Fine),
+        "{lines:#?}"
+    );
     assert_eq!(lines.len(), 3);
 }
 
