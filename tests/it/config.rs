@@ -138,3 +138,25 @@ fn a_directory_that_cannot_be_written_is_refused_at_start() {
         );
     }
 }
+
+#[test]
+fn the_readme_names_every_key_and_its_meaning() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let keys = std::fs::read_to_string(root.join("config.toml")).unwrap();
+    let mut section = "";
+    let mut meaning = String::new();
+    for line in keys.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            section = name;
+            meaning.clear();
+        } else if let Some(comment) = line.strip_prefix("# ") {
+            meaning = comment.replace('|', "\\|");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            let row = format!("| `{section}.{key}` | ");
+            let found = readme.lines().find(|l| l.starts_with(&row));
+            let found = found.unwrap_or_else(|| panic!("{row} is missing"));
+            assert!(found.contains(&meaning), "{found}");
+        }
+    }
+}
