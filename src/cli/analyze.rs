@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
 use thiserror::Error;
 use time::OffsetDateTime;
 
@@ -258,7 +260,7 @@ impl Analyzed {
             let details: Vec<_> = response
                 .details
                 .iter()
-                .map(|(field, value)| format!("{field}: {value}"))
+                .map(|(field, value)| format!("{field}: {}", spaced(value)))
                 .collect();
             let details: String = details
                 .join(", ")
@@ -313,4 +315,40 @@ impl Analyzed {
         names.sort_unstable();
         names
     }
+}
+
+/// JSON with a space behind commas and colons, so that lines can end there.
+fn spaced(value: &Value) -> String {
+    struct Spaced;
+
+    fn comma<W: ?Sized + io::Write>(writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + io::Write>(
+            &mut self,
+            writer: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            comma(writer, first)
+        }
+
+        fn begin_object_key<W: ?Sized + io::Write>(
+            &mut self,
+            writer: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            comma(writer, first)
+        }
+
+        fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+            writer.write_all(b": ")
+        }
+    }
+
+    let mut bytes = Vec::new();
+    // Writing a value to memory cannot fail.
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut bytes, Spaced));
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -23,4 +23,5 @@ mod extraction;
 mod pipeline;
 mod producer;
 mod rules_catalogue;
+mod rules_mutated;
 mod rules_sample;
