@@ -17,8 +17,8 @@ use super::broker::batch::{self, Batch, BatchHeader, Codec, LogRecord, NewRecord
 use super::raw_client::{self as raw, RawClient, text, topic_name};
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What a broker says that does not lead the partition, or not yet.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// What a broker says of a partition that it does not lead, or, just started again, not yet.
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Records in a batch that [`RealBroker::load`] writes.
 const BATCH: usize = 500;
@@ -183,27 +183,26 @@ impl RealBroker {
     /// Tansu's ListOffsets knows only where the last batch begins.
     pub fn ends(&self, topic: &str, partition: i32) -> (i64, i64) {
         let mut client = self.connect();
-        let mut start = None;
-        // A broker that has just started again answers before it leads its partitions.
+        let mut ends = (0, 0);
         self.wait("a leader for the partition", || {
             let answer = client.call(&raw::list_offsets(topic, partition, -2), 5);
             let first = &answer.topics[0].partitions[0];
-            let not_yet = first.error_code == NOT_LEADER_OR_FOLLOWER;
-            assert!(
-                not_yet || first.error_code == 0,
-                "start of {topic}-{partition}: error {}",
-                first.error_code
-            );
-            start = (!not_yet).then_some(first.offset);
-            start.is_some()
+            if first.error_code == NOT_LEADER_OR_FOLLOWER {
+                return false;
+            }
+            assert_eq!(first.error_code, 0, "start of {topic}-{partition}");
+            let mut request = raw::fetch(topic, partition, first.offset, 1 << 10);
+            // Without any time to wait, Tansu's answer is empty.
+            request.max_wait_ms = 100;
+            let data = raw::fetched(client.call(&request, 11));
+            if data.error_code == NOT_LEADER_OR_FOLLOWER {
+                return false;
+            }
+            assert_eq!(data.error_code, 0, "end of {topic}-{partition}");
+            ends = (first.offset, data.high_watermark);
+            true
         });
-        let start = start.unwrap();
-        let mut request = raw::fetch(topic, partition, start, 1 << 10);
-        // Without any time to wait, Tansu's answer is empty.
-        request.max_wait_ms = 100;
-        let data = raw::fetched(client.call(&request, 11));
-        assert_eq!(data.error_code, 0, "end of {topic}-{partition}");
-        (start, data.high_watermark)
+        ends
     }
 
     /// Everything that lies in a topic now: partition and record, markers left out.
@@ -275,7 +274,7 @@ impl RealBroker {
     ///
     /// # Panics
     ///
-    /// When it is not so in a minute.
+    /// When it is not so in three minutes.
     #[allow(
         clippy::disallowed_methods,
         reason = "the pace of asking, not a synchronisation"
