@@ -1,6 +1,6 @@
 //! How much of an archive is read, and the reader that holds those bounds while it inflates.
 //!
-//! Everything behind the body goes through [`CappedReader`]: the bounds hold on the inflated
+//! Everything behind the body goes through `CappedReader`: the bounds hold on the inflated
 //! stream, below the tar format, so no header in the archive can make anybody read or keep more.
 //! This is the only room that builds a gzip decoder.
 
