@@ -8,7 +8,7 @@ pub(super) mod text;
 
 use std::fmt::Write as _;
 
-use log::kv::{Error, Key, Value, VisitSource};
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use simplelog::format_description;
 use time::format_description::BorrowedFormatItem;
 
@@ -71,6 +71,9 @@ pub(super) fn facts(record: &log::Record<'_>) -> Vec<(String, serde_json::Value)
     struct Facts(Vec<(String, serde_json::Value)>);
     impl<'kvs> VisitSource<'kvs> for Facts {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+            if is_unknown(&value) {
+                return Ok(());
+            }
             let key = cut(key.as_str(), MAX_VALUE);
             if !self.0.iter().any(|(known, _)| *known == key) {
                 self.0.push((key, plain(&value)));
@@ -86,6 +89,25 @@ pub(super) fn facts(record: &log::Record<'_>) -> Vec<(String, serde_json::Value)
         .0
         .sort_by_key(|(key, _)| place(key).unwrap_or(ORDER.len()));
     facts.0
+}
+
+/// Whether the value is `None`: a fact that is not known is left out.
+fn is_unknown(value: &Value<'_>) -> bool {
+    struct Null(bool);
+    impl<'v> VisitValue<'v> for &mut Null {
+        fn visit_any(&mut self, _: Value<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn visit_null(&mut self) -> Result<(), Error> {
+            self.0 = true;
+            Ok(())
+        }
+    }
+    let mut null = Null(false);
+    // The visitor returns no error.
+    let _ = value.visit(&mut null);
+    null.0
 }
 
 fn plain(value: &Value<'_>) -> serde_json::Value {
@@ -122,7 +144,20 @@ pub(super) fn push_escaped(line: &mut String, text: &str) {
 mod tests {
     use proptest::prelude::*;
 
+    use log::kv::ToValue;
+
     use super::*;
+
+    #[test]
+    fn a_fact_that_is_not_known_is_left_out() {
+        let pairs = [
+            ("known", Some(7).to_value()),
+            ("unknown", None::<&str>.to_value()),
+        ];
+        let pairs: &[(&str, Value<'_>)] = &pairs;
+        let record = log::Record::builder().key_values(&pairs).build();
+        assert_eq!(facts(&record), [("known".to_owned(), 7.into())]);
+    }
 
     #[test]
     fn modules_lose_the_name_of_the_program_only() {

@@ -156,7 +156,11 @@ impl Drop for Raised {
         let holders = &mut state.faults[self.fault as usize];
         holders.count -= 1;
         if holders.count == 0 {
-            log::info!("{} fault is over: {}", self.fault.as_str(), holders.cause);
+            log::info!(
+                "{} fault is over; it was: {}",
+                self.fault.as_str(),
+                holders.cause
+            );
         }
     }
 }
