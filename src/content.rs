@@ -6,6 +6,8 @@
 //! web page fills from the details of the hit (`pydata`). Nothing here touches a file; the
 //! command `rules` writes what [`directory`] says.
 
+mod template;
+
 use serde_json::{Map, Value, json};
 
 use crate::rules::{Key, KeyKind, RULES, Rule};
@@ -61,6 +63,33 @@ pub fn object(rule: &Rule) -> Option<Value> {
         })
         .collect();
     Some(json!({ "title": plugin.get("name"), "keys": keys }))
+}
+
+/// Why this cluster has it, for a terminal: the key's reason with the details filled in, as one
+/// paragraph without Markdown. `None` where the key has no content.
+pub fn explanation(rule: &Rule, key: &str, details: &Map<String, Value>) -> Option<String> {
+    let key = rule.keys.iter().find(|k| k.key == key)?;
+    let reason = template::parse(of_key(rule, key, "reason.md")?).ok()?;
+    let mut paragraph = String::new();
+    for line in template::render(&reason, details).lines() {
+        let line = line.trim();
+        let (item, text) = match line.strip_prefix("- ") {
+            Some(text) => (true, text),
+            None => (false, line),
+        };
+        match paragraph.chars().last() {
+            _ if text.is_empty() => continue,
+            // A reason that is a list only: what the rule detects introduces it.
+            None if item => {
+                paragraph = format!("{}: ", rule.detects.trim_end_matches('.'));
+            }
+            None => {}
+            Some('.' | ':') => paragraph.push(' '),
+            Some(_) => paragraph.push_str(if item { "; " } else { " " }),
+        }
+        paragraph.push_str(text);
+    }
+    Some(paragraph.replace('`', ""))
 }
 
 fn stem(file: &str) -> String {

@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use serde_json::Value;
-use serde_json::ser::{Formatter, Serializer};
 use thiserror::Error;
 use time::OffsetDateTime;
 
@@ -20,6 +18,7 @@ use super::{Analyze, OutputFormat, put, tell};
 use crate::archive::Archive;
 use crate::archive::extract::{self, Interrupt};
 use crate::config::{self, Config};
+use crate::content;
 use crate::engine::{self, Evaluation, RuleOutcome, RuleSet};
 use crate::error::{Reason, chain};
 use crate::exit::Exit;
@@ -28,8 +27,8 @@ use crate::rules::{KeyKind, Rule};
 
 /// The path that stands for standard input.
 const STANDARD_INPUT: &str = "-";
-/// Most lines of details under a hit.
-const DETAIL_LINES: usize = 3;
+/// Most lines of 80 columns that explain a hit.
+const EXPLANATION_LINES: usize = 4;
 
 /// Analyzes the archives in their order.
 pub(super) fn run(arguments: &Analyze, config: &Config, style: Style) -> Exit {
@@ -253,26 +252,16 @@ impl Analyzed {
                 style.severity(rule.total_risk),
                 rule.name()
             );
-            text += &wrap(rule.detects, 4);
-            if let Some(link) = best_link(rule) {
-                let _ = writeln!(text, "    {link}");
-            }
-            let details: Vec<_> = response
-                .details
-                .iter()
-                .map(|(field, value)| format!("{field}: {}", spaced(value)))
-                .collect();
-            let details: String = details
-                .join(", ")
+            let explanation = content::explanation(rule, response.key, &response.details);
+            let explanation: String = explanation
+                .as_deref()
+                .unwrap_or(rule.detects)
                 .chars()
                 .flat_map(shown_character)
                 .collect();
-            let lines = wrap(&details, 4);
-            for line in lines.lines().take(DETAIL_LINES) {
-                let _ = writeln!(text, "{line}");
-            }
-            if lines.lines().count() > DETAIL_LINES {
-                text += "    ...\n";
+            text += &cut(&wrap(&explanation, 4));
+            if let Some(link) = best_link(rule) {
+                let _ = writeln!(text, "    {link}");
             }
         }
 
@@ -317,38 +306,11 @@ impl Analyzed {
     }
 }
 
-/// JSON with a space behind commas and colons, so that lines can end there.
-fn spaced(value: &Value) -> String {
-    struct Spaced;
-
-    fn comma<W: ?Sized + io::Write>(writer: &mut W, first: bool) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
+/// The first lines, and a sign where there are more: a list of a hundred pods is in the JSON.
+fn cut(lines: &str) -> String {
+    let mut shown: Vec<&str> = lines.lines().take(EXPLANATION_LINES).collect();
+    if lines.lines().count() > EXPLANATION_LINES {
+        shown.push("    ...");
     }
-
-    impl Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + io::Write>(
-            &mut self,
-            writer: &mut W,
-            first: bool,
-        ) -> io::Result<()> {
-            comma(writer, first)
-        }
-
-        fn begin_object_key<W: ?Sized + io::Write>(
-            &mut self,
-            writer: &mut W,
-            first: bool,
-        ) -> io::Result<()> {
-            comma(writer, first)
-        }
-
-        fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-            writer.write_all(b": ")
-        }
-    }
-
-    let mut bytes = Vec::new();
-    // Writing a value to memory cannot fail.
-    let _ = value.serialize(&mut Serializer::with_formatter(&mut bytes, Spaced));
-    String::from_utf8_lossy(&bytes).into_owned()
+    shown.iter().flat_map(|line| [line, "\n"]).collect()
 }

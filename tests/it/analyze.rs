@@ -211,7 +211,7 @@ fn text_tells_hits_first_within_eighty_columns_and_without_colour() {
         "{text}"
     );
     assert!(
-        text.contains("    pause: [{\"name\": \"worker\"}]\n"),
+        text.contains("    These machine config pools are paused: worker\n"),
         "{text}"
     );
     assert!(!text.contains('\x1b'));
