@@ -17,6 +17,7 @@ mod broker_selftest;
 mod cli;
 mod config;
 mod consumer;
+mod crash;
 mod download;
 mod endpoint;
 mod extraction;

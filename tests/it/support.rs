@@ -10,4 +10,6 @@ pub mod member;
 pub mod program;
 pub mod raw_client;
 pub mod real;
+pub mod secrets;
 pub mod stage;
+pub mod until;

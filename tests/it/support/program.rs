@@ -1,6 +1,7 @@
 //! The built program, run the way a user runs it: in a directory of its own, with an environment
 //! of its own, and never longer than the test.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::secrets;
+
 /// Long enough for a busy machine; what hangs, hangs for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ccx-data-pipeline");
+
+/// What the program does in the whole suite beside its own output: it says what there is to say,
+/// so that every output of every test is searched for secrets.
+const LEVEL: (&str, &str) = ("CCX_DATA_PIPELINE__LOGGING__LEVEL", "debug");
 
 /// A call of the program, not made yet.
 pub struct Program {
@@ -42,16 +51,49 @@ pub struct Finished {
 
 impl Program {
     /// The program with these arguments, in an empty directory and with an environment of which
-    /// only `TMPDIR` is set.
-    pub fn new<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+    /// only `TMPDIR` is set. The worker logs at level debug unless told otherwise.
+    pub fn new<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::of(Command::new(PROGRAM), arguments)
+    }
+
+    /// The same, in the place of a shell that has run `script` first: limits, mounts.
+    pub fn behind<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::of(shell(script), arguments)
+    }
+
+    /// The same in a mount namespace of its own, in which the script may mount. `None` where the
+    /// kernel does not allow that.
+    pub fn with_mounts<A: AsRef<OsStr>>(
+        script: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Option<Self> {
+        let unshared = |command: &mut Command| {
+            let status = command.stdin(Stdio::null()).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        if !unshared(Command::new("unshare").args(["-rm", "true"])) {
+            println!("no mount namespaces here: only the other half of this test is run");
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "/bin/sh", "-c"]);
+        command.arg(in_place_of_shell(script)).arg(PROGRAM);
+        Some(Self::of(command, arguments))
+    }
+
+    fn of<A: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item = A>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ccx-data-pipeline"));
+        let arguments: Vec<A> = arguments.into_iter().collect();
+        let runs = arguments
+            .first()
+            .is_some_and(|first| first.as_ref() == "run");
         command
             .args(arguments)
             .current_dir(dir.path())
             .env_clear()
             .env("TMPDIR", dir.path().join("tmp"))
+            .envs(runs.then_some(LEVEL))
             .stdin(Stdio::piped())
             .stderr(Stdio::piped());
         Self {
@@ -119,6 +161,17 @@ impl Program {
     }
 }
 
+/// A shell that runs the script and then becomes the program of its first argument.
+fn shell(script: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(in_place_of_shell(script)).arg(PROGRAM);
+    shell
+}
+
+fn in_place_of_shell(script: &str) -> String {
+    format!("set -e\n{script}\nexec \"$0\" \"$@\"")
+}
+
 impl Running {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
@@ -129,6 +182,28 @@ impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A fact of `/proc/PID/status`, without its unit: `VmHWM` in KiB, `Threads`.
+    pub fn status(&self, fact: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let value = status.lines().find_map(|line| {
+            let value = line.strip_prefix(fact)?.strip_prefix(':')?;
+            value.split_whitespace().next()?.parse().ok()
+        });
+        value.unwrap_or_else(|| panic!("no {fact} in\n{status}"))
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).unwrap().count()
+    }
+
+    /// Whether standard output has had a line with `words` in it so far.
+    pub fn has_said(&self, words: &str) -> bool {
+        self.stdout.text().contains(words)
     }
 
     /// Its directory for temporary files.
@@ -165,8 +240,7 @@ impl Running {
                 self.stderr.text()
             );
         };
-        self.stdout.close();
-        self.stderr.close();
+        self.close();
         Finished {
             status,
             stdout: self.stdout.text(),
@@ -177,11 +251,23 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Reads its last output, and looks for secrets in all of it.
+    fn close(&mut self) {
+        self.stdout.close();
+        self.stderr.close();
+        for stream in [&self.stdout, &self.stderr] {
+            secrets::search("the output of the program", &stream.text());
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail on a child that is gone already, which is what they are for.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.close();
     }
 }
 

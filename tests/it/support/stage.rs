@@ -13,6 +13,7 @@ use super::archive_server::ArchiveServer;
 use super::broker::batch::{LogRecord, NewRecord};
 use super::program::{Program, Running};
 use super::real::fresh;
+use super::secrets;
 
 /// The cluster of the usual archive.
 pub const CLUSTER: &str = "11111111-2222-4333-8444-555555555555";
@@ -40,7 +41,9 @@ pub fn archive() -> Vec<u8> {
 /// BASE64 of an identity with this organisation.
 pub fn identity(org_id: &str) -> String {
     let identity = json!({"identity": {"internal": {"org_id": org_id}, "account_number": "42"}});
-    BASE64_STANDARD.encode(identity.to_string())
+    let identity = BASE64_STANDARD.encode(identity.to_string());
+    secrets::register(&identity);
+    identity
 }
 
 /// Milliseconds since 1970, now: records without a believable time may be removed by retention.
@@ -70,6 +73,8 @@ impl Stage {
 
     /// The value of an announcement of the archive at `path`.
     pub fn announcement(&self, request_id: &str, path: &str) -> Value {
+        // With the port it is the path of this object and no other word.
+        secrets::register(&format!(":{}{path}", self.server.port()));
         json!({
             "url": self.server.url(&format!("{path}?X-Amz-Signature=secret-of-{request_id}")),
             "b64_identity": identity("7"),
@@ -134,7 +139,12 @@ port = 0
 
     /// A worker on its way into the group.
     pub fn starting_worker(&self, more: &str) -> Running {
-        Program::new(["run"]).config(&self.config(more)).start()
+        self.program(more).start()
+    }
+
+    /// A worker that is not started yet.
+    pub fn program(&self, more: &str) -> Program {
+        Program::new(["run"]).config(&self.config(more))
     }
 }
 
@@ -156,6 +166,7 @@ pub fn get(endpoint: &str, path: &str) -> (u16, String) {
         .call()
         .unwrap();
     let body = answer.body_mut().read_to_string().unwrap();
+    secrets::search(path, &body);
     (answer.status().as_u16(), body)
 }
 
@@ -188,6 +199,7 @@ impl Ledger {
             *ledger.published.entry(id).or_default() += 1;
         }
         for record in buried {
+            secrets::search_headers(&record);
             let id = value(&record)["request_id"].as_str().unwrap().to_owned();
             *ledger.buried.entry(id).or_default() += 1;
         }
