@@ -30,6 +30,7 @@ use crate::engine::RuleOptions;
 use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
 use crate::logging;
 use crate::rules::{self, life_cycle::LifeCycle};
+use crate::watchers::payload_tracker;
 
 /// Where the file is looked for when nobody names one.
 const USUAL_FILE: &str = "config.toml";
@@ -62,6 +63,8 @@ pub struct Config {
     pub worker: Worker,
     /// Where metrics and health are served; `None`: nowhere. Port 0: the system chooses.
     pub stats: Option<SocketAddr>,
+    /// What the payload tracker is told; `None`: nothing.
+    pub payload_tracker: Option<payload_tracker::Options>,
     /// What is logged and how.
     pub logging: logging::Options,
     /// What a person should know at start, to be logged once.
@@ -192,6 +195,7 @@ impl Config {
             rules,
             worker: _,
             stats,
+            payload_tracker,
             logging,
         } = settings;
         let shares_cluster = publisher.shares_cluster_of(&consumer);
@@ -211,6 +215,17 @@ impl Config {
             ..consumer_cluster.clone()
         };
         Self {
+            payload_tracker: payload_tracker.enabled.then(|| payload_tracker::Options {
+                topic: payload_tracker.topic,
+                service_name: payload_tracker.service_name,
+                producer: ProducerOptions {
+                    cluster: ClusterOptions {
+                        name: "payload tracker",
+                        ..consumer_cluster.clone()
+                    },
+                    compression: publisher.compression,
+                },
+            }),
             dead_letter_queue: DeadLetterQueue {
                 topic: dead_letter_queue.topic,
                 options: ProducerOptions {
@@ -471,6 +486,7 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
         engine,
         rules,
         worker,
+        payload_tracker,
         ..
     } = settings;
     reader.require(
@@ -525,6 +541,31 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
         &["dead_letter_queue.topic", "publisher.outgoing_topic"],
         "dead letters would be taken for results: the topics have to differ on one cluster",
     );
+    let statuses = payload_tracker
+        .enabled
+        .then_some(payload_tracker.topic.as_str());
+    let on_their_cluster = [
+        (
+            "consumer.incoming_topic",
+            Some(consumer.incoming_topic.as_str()),
+        ),
+        ("dead_letter_queue.topic", dead_letters),
+    ];
+    let on_ours = [
+        (
+            "publisher.outgoing_topic",
+            Some(publisher.outgoing_topic.as_str()),
+        ),
+        ("publisher.workloads_topic", workloads),
+    ];
+    let others = on_ours.into_iter().filter(|_| same_cluster);
+    for (path, topic) in others.chain(on_their_cluster) {
+        reader.require(
+            statuses.is_none() || topic != statuses,
+            &["watchers.payload_tracker.topic", path],
+            "statuses are something else: the topics have to differ on one cluster",
+        );
+    }
     reader.require(
         !downloader.allowed_urls.is_empty() || downloader.allow_unsafe_links,
         &["downloader.allowed_urls"],

@@ -1,6 +1,7 @@
 //! What leaves: results, recommendations for workloads and dead letters, each acknowledged by its broker before it counts.
 
 pub mod dead_letters;
+pub mod payload_tracker;
 pub mod results;
 pub mod workloads;
 

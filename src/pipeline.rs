@@ -135,6 +135,7 @@ struct Known<'a> {
     record: &'a Record,
     request_id: Option<String>,
     org_id: Option<u32>,
+    account_number: Option<u32>,
     cluster: Option<Uuid>,
     archive: Option<ArchiveKind>,
     attempts: u32,
@@ -235,6 +236,7 @@ impl Pipeline {
         })?;
         known.request_id.clone_from(&ingress.request_id);
         known.org_id = Some(ingress.org_id);
+        known.account_number = ingress.account_number;
         known.cluster = ingress.cluster_name;
         self.notify(
             known,
@@ -639,6 +641,7 @@ impl<'a> Known<'a> {
             record,
             request_id: None,
             org_id: None,
+            account_number: None,
             cluster: None,
             archive: None,
             attempts: 0,
@@ -652,6 +655,7 @@ impl<'a> Known<'a> {
             offset: self.record.offset,
             request_id: self.request_id.as_deref(),
             org_id: self.org_id,
+            account_number: self.account_number,
             archive: self.archive,
         }
     }

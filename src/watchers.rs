@@ -3,6 +3,7 @@
 //! Only [`crate::pipeline`] notifies them. To add one: write a file below `watchers/` and add a
 //! line to the list that `worker` builds at start.
 
+pub mod payload_tracker;
 pub mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,8 @@ pub struct Subject<'a> {
     pub request_id: Option<&'a str>,
     /// Organisation, once the record is parsed.
     pub org_id: Option<u32>,
+    /// Account, once the record is parsed, where it has one.
+    pub account_number: Option<u32>,
     /// Kind of the archive, once it is extracted.
     pub archive: Option<ArchiveKind>,
 }

@@ -11,6 +11,7 @@ pub(super) fn check(config: &Config) -> Exit {
     let publisher = &config.publisher;
     let mut incoming = vec![consumer.topic.as_str()];
     incoming.extend(config.dead_letter_queue.topic.as_deref());
+    incoming.extend(config.payload_tracker.as_ref().map(|t| t.topic.as_str()));
     let mut outgoing = vec![publisher.outgoing_topic.as_str()];
     outgoing.extend(publisher.workloads_topic.as_deref());
     let group = Some(consumer.group_id.as_str());

@@ -294,6 +294,16 @@ settings! {
         /// Port to listen on; 0: the system chooses, and the log tells.
         port: u64 = 8000, integer(0, 65_535);
     }
+    /// How far each upload is, for the platform's payload tracker.
+    PayloadTracker "watchers.payload_tracker" {
+        /// Whether it is told; what cannot be sent is dropped and counted.
+        enabled: bool = false, Bool;
+        /// Topic, on the consumer's brokers, of the statuses.
+        topic: String = "platform.payload-status".into(), TOPIC,
+            env(topic_env = "CDP_PAYLOAD_TRACKER_TOPIC");
+        /// Name of this service in the statuses.
+        service_name: String = "ccx-data-pipeline".into(), SOME_TEXT;
+    }
     /// What is logged.
     Logging "logging" {
         /// off, error, warn, info, debug or trace; then modules of their own: "info,kafka=debug".
@@ -317,6 +327,7 @@ pub(super) struct Settings {
     pub(super) rules: EngineRules,
     pub(super) worker: Worker,
     pub(super) stats: Stats,
+    pub(super) payload_tracker: PayloadTracker,
     pub(super) logging: Logging,
 }
 
@@ -341,6 +352,7 @@ impl Settings {
             rules: EngineRules::read(reader),
             worker: Worker::read(reader),
             stats: Stats::read(reader),
+            payload_tracker: PayloadTracker::read(reader),
             logging: Logging::read(reader),
         }
     }
@@ -373,10 +385,6 @@ pub(super) static LATER: &[&str] = &[
     "dead_letter_queue.max_ratio",
     "dead_letter_queue.max_consecutive",
     "worker.max_crashes",
-    "watchers.payload_tracker.enabled",
-    "watchers.payload_tracker.topic",
-    "watchers.payload_tracker.topic_env",
-    "watchers.payload_tracker.service_name",
 ];
 
 /// How a connection is protected.

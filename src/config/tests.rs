@@ -215,7 +215,7 @@ fn all_problems_at_once_each_with_its_place() {
          a = 1\n\
          b = 2\n\
          [watchers.payload_tracker]\n\
-         enabled = true\n\
+         enabeld = true\n\
          [engine.rules]\n\
          enable = ['known_a', 'other_rule']\n\
          [publisher]\n\
@@ -268,7 +268,7 @@ fn all_problems_at_once_each_with_its_place() {
     says(&lines, &["config.toml:13: storage: unknown section"]);
     says(
         &lines,
-        &["config.toml:17: watchers.payload_tracker.enabled: not supported by this version"],
+        &["config.toml:17: watchers.payload_tracker.enabeld: unknown key"],
     );
     says(
         &lines,

@@ -207,15 +207,36 @@ impl Producer {
         record: OutgoingRecord,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Acknowledged, SendError> {
+        if cancelled() {
+            return Err(SendError::Cancelled);
+        }
+        let ticket = self.hand_over(record)?;
+        self.wait_for(&ticket, cancelled)
+    }
+
+    /// Sends records and waits until each is acknowledged: one wait for all of them, and as few
+    /// batches as there are partitions. The results are in the order of the records.
+    ///
+    /// A record that is cancelled may be sent all the same; see [`Producer::send`], also for the
+    /// errors.
+    pub fn send_all(
+        &self,
+        records: impl IntoIterator<Item = OutgoingRecord>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Vec<Result<Acknowledged, SendError>> {
+        let tickets: Vec<_> = records.into_iter().map(|r| self.hand_over(r)).collect();
+        let wait = |ticket: Result<Arc<Ticket>, _>| self.wait_for(&*ticket?, cancelled);
+        tickets.into_iter().map(wait).collect()
+    }
+
+    /// Leaves a record for the I/O thread.
+    fn hand_over(&self, record: OutgoingRecord) -> Result<Arc<Ticket>, SendError> {
         let size = size(&record);
         if size > MAX_RECORD {
             return Err(SendError::RecordTooLarge {
                 topic: record.topic,
                 size,
             });
-        }
-        if cancelled() {
-            return Err(SendError::Cancelled);
         }
         let ticket = Arc::new(Ticket::default());
         {
@@ -231,6 +252,14 @@ impl Producer {
             });
         }
         self.shared.arrived.notify_one();
+        Ok(ticket)
+    }
+
+    fn wait_for(
+        &self,
+        ticket: &Ticket,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Acknowledged, SendError> {
         let mut fate = lock(&ticket.fate);
         loop {
             if let Fate::Done(outcome) = &*fate {

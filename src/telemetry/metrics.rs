@@ -87,6 +87,7 @@ pub struct Metrics {
     pub rule_hits: IntCounterVec,
     pub rule_failures: IntCounterVec,
     pub rule_seconds: CounterVec,
+    pub payload_tracker_dropped: IntCounter,
     pub log_lines_dropped: IntCounter,
 }
 
@@ -320,6 +321,10 @@ impl Metrics {
                 rules,
             )?,
             rule_seconds,
+            payload_tracker_dropped: d.counter(
+                "ccx_payload_tracker_dropped_total",
+                "Statuses for the payload tracker that were not sent.",
+            )?,
             log_lines_dropped: d.counter(
                 "ccx_log_lines_dropped_total",
                 "Log lines that could not be written.",

@@ -21,12 +21,16 @@ use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::Server;
 use crate::version::{COMMIT, RULES_VERSION, VERSION};
+use crate::watchers::payload_tracker;
 use crate::watchers::stats::Stats as StatsWatcher;
 use crate::watchers::{Watcher, Watchers};
 use crate::{logging, worker};
 
 /// How long a topic that we write to may be missing, once its cluster answers.
 const MISSING_TOPIC_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the last statuses for the payload tracker may take at the end.
+const LAST_STATUSES: Duration = Duration::from_secs(1);
 
 /// Why the worker could not start; all of these are for a person to mend.
 type Refused = String;
@@ -79,6 +83,7 @@ struct Parts {
     pipeline: Arc<Pipeline>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    statuses: Option<payload_tracker::Sending>,
 }
 
 fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Parts, Refused> {
@@ -107,25 +112,37 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
         limits: config.engine.limits.clone(),
         work_dir: work_dir.to_owned(),
     };
+    let (watchers, statuses) = watchers(config, &metrics);
     let pipeline = Pipeline::new(
         options,
         downloader,
         rules,
         output,
-        watchers(&metrics),
+        watchers,
         Arc::clone(health),
     );
     Ok(Parts {
         pipeline: Arc::new(pipeline),
         metrics,
         health: Arc::clone(health),
+        statuses,
     })
 }
 
 /// The list of watchers; a new one gets a line here.
-fn watchers(metrics: &Arc<Metrics>) -> Watchers {
-    let stats: Box<dyn Watcher> = Box::new(StatsWatcher::new(Arc::clone(metrics)));
-    Watchers::new(vec![stats])
+fn watchers(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> (Watchers, Option<payload_tracker::Sending>) {
+    let stats = Box::new(StatsWatcher::new(Arc::clone(metrics)));
+    let mut list: Vec<Box<dyn Watcher>> = vec![stats];
+    let mut statuses = None;
+    if let Some(options) = &config.payload_tracker {
+        let (tracker, sending) = payload_tracker::start(options.clone(), Arc::clone(metrics));
+        list.push(Box::new(tracker));
+        statuses = Some(sending);
+    }
+    (Watchers::new(list), statuses)
 }
 
 /// One producer for each cluster.
@@ -247,7 +264,7 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         shutdown_timeout: config.worker.shutdown_timeout,
     };
     let consumer = Consumer::start(config.consumer.options.clone());
-    worker::Worker::new(
+    let exit = worker::Worker::new(
         options,
         consumer,
         parts.pipeline,
@@ -255,7 +272,11 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         parts.metrics,
         parts.health,
     )
-    .run(shutdown)
+    .run(shutdown);
+    if let Some(statuses) = parts.statuses {
+        statuses.close(LAST_STATUSES);
+    }
+    exit
 }
 
 /// Waits until the topic is there. `Some` when the process must end: it stays missing although

@@ -26,3 +26,4 @@ mod producer;
 mod rules_catalogue;
 mod rules_mutated;
 mod rules_sample;
+mod tracker;
