@@ -21,6 +21,7 @@ use ureq::{Agent, Timeout, http};
 
 use crate::backoff::{Backoff, sleep_unless};
 use crate::signed_url::SignedUrl;
+use crate::tls;
 
 mod address;
 mod body;
@@ -30,7 +31,6 @@ pub mod policy;
 mod rate;
 mod resolver;
 mod retry_after;
-mod roots;
 mod transport;
 
 pub use body::{Body, MEMORY_LIMIT};
@@ -175,7 +175,8 @@ impl Downloader {
             options.allow_unsafe_links,
             options.allowed_networks.clone(),
         )?);
-        let tls = Arc::new(roots::tls_config(options.ca_file.as_deref())?);
+        let tls = tls::client(options.ca_file.as_deref(), None)?;
+        log::info!("downloads trust {}", tls.trusts);
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -192,7 +193,7 @@ impl Downloader {
             .build();
         let connector =
             ().chain(TcpConnector::default())
-                .chain(TlsConnector(tls))
+                .chain(TlsConnector(tls.config))
                 .chain(GuardConnector);
         let resolver = CheckedResolver {
             policy: Arc::clone(&policy),

@@ -35,6 +35,7 @@ pub mod secret;
 pub mod shutdown;
 pub mod signed_url;
 pub mod telemetry;
+pub mod tls;
 pub mod version;
 pub mod watchers;
 pub mod worker;

@@ -3,15 +3,14 @@
 //! No variant holds more of a URL than scheme, host and port. The HTTP client's own errors never
 //! leave this room: some of them print the whole URL.
 
-use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use super::policy::Refusal;
 use crate::error::Reason;
+use crate::tls;
 
 /// Why a downloader cannot be made. A fault of the configuration.
 #[derive(Debug, Error)]
@@ -27,23 +26,9 @@ pub enum SetupError {
     /// Nothing could ever be downloaded.
     #[error("downloader.allowed_urls is empty and downloader.allow_unsafe_links is off")]
     EmptyList,
-    /// The file cannot be read, or is no PEM.
-    #[error("downloader.ca_file: {} cannot be read", path.display())]
-    CaFile {
-        /// As configured.
-        path: PathBuf,
-        /// What the system or the parser says.
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// No server could ever be trusted.
-    #[error("downloader.ca_file: {} holds no usable certificate", path.display())]
-    NoCertificate {
-        /// As configured.
-        path: PathBuf,
-    },
-    /// The TLS library refuses its settings.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
+    /// TLS cannot be set up, for its file or otherwise.
+    #[error("downloader.ca_file")]
+    Tls(#[from] tls::SetupError),
 }
 
 /// Which time limit ran out.

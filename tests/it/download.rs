@@ -13,6 +13,7 @@ use ccx_data_pipeline::download::{
 };
 use ccx_data_pipeline::error::{Reason, chain};
 use ccx_data_pipeline::signed_url::SignedUrl;
+use ccx_data_pipeline::tls;
 use tempfile::TempDir;
 
 use crate::support::archive_server::{ArchiveServer, Reply};
@@ -1144,7 +1145,10 @@ fn p20_a_ca_file_without_certificates_is_refused() {
         Downloader::new(options, Arc::new(Budget::new(1))).unwrap_err()
     };
     let missing = new();
-    assert!(matches!(missing, SetupError::CaFile { .. }), "{missing:?}");
+    assert!(
+        matches!(missing, SetupError::Tls(tls::SetupError::Unreadable { .. })),
+        "{missing:?}"
+    );
     for text in [
         "",
         "no certificate\n",
@@ -1153,7 +1157,10 @@ fn p20_a_ca_file_without_certificates_is_refused() {
         std::fs::write(&path, text).unwrap();
         let error = new();
         assert!(
-            matches!(error, SetupError::NoCertificate { .. }),
+            matches!(
+                error,
+                SetupError::Tls(tls::SetupError::NoCertificate { .. })
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains("downloader.ca_file"), "{error}");
