@@ -20,16 +20,20 @@ use std::time::Duration;
 use log::Level;
 
 pub use self::env::Env;
-use self::keys::Settings;
+use self::keys::{Protocol, Settings};
 use self::problems::Origin;
 pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
 use crate::archive::limits::Limits;
 use crate::download;
 use crate::engine::RuleOptions;
-use crate::kafka::options::{ClusterOptions, ConsumerOptions, ProducerOptions};
+use crate::error::chain;
+use crate::kafka::options::{
+    ClusterOptions, ConsumerOptions, Mechanism, ProducerOptions, Sasl, Security, Tls,
+};
 use crate::logging;
 use crate::rules::{self, life_cycle::LifeCycle};
+use crate::tls;
 use crate::watchers::payload_tracker;
 
 /// Where the file is looked for when nobody names one.
@@ -163,7 +167,19 @@ impl Config {
         reader.refuse_unknown(keys::KEYS, keys::LATER);
         let settings = Settings::read(&mut reader);
         check(&settings, &mut reader, knows_rule);
-        let life_cycle = life_cycle(settings.rules.lifecycle_file.as_deref(), &mut reader);
+        let files = Files {
+            life_cycle: life_cycle(settings.rules.lifecycle_file.as_deref(), &mut reader),
+            consumer: security(
+                "consumer.security",
+                &settings.consumer_security,
+                &mut reader,
+            ),
+            publisher: security(
+                "publisher.security",
+                &settings.publisher_security,
+                &mut reader,
+            ),
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let worker = worker(&settings.worker, cores);
         check_in_flight(&settings.worker, worker, &mut reader);
@@ -177,7 +193,7 @@ impl Config {
             problems.sort();
             return Err(problems);
         }
-        let mut config = Self::build(settings, life_cycle, worker, env);
+        let mut config = Self::build(settings, files, worker, env);
         notes.extend(config.remarks(env));
         config.notes = notes;
         config.file = problems.file;
@@ -185,10 +201,13 @@ impl Config {
         Ok(config)
     }
 
-    fn build(settings: Settings, life_cycle: LifeCycle, worker: Worker, env: &Env) -> Self {
+    fn build(settings: Settings, files: Files, worker: Worker, env: &Env) -> Self {
+        let shares_access = settings.publisher_security == settings.consumer_security;
         let Settings {
             consumer,
+            consumer_security: _,
             publisher,
+            publisher_security: _,
             dead_letter_queue,
             downloader,
             engine,
@@ -198,12 +217,15 @@ impl Config {
             payload_tracker,
             logging,
         } = settings;
-        let shares_cluster = publisher.shares_cluster_of(&consumer);
+        // Another user on the same brokers wants connections of its own.
+        let shares_cluster = publisher.bootstrap_servers.is_empty()
+            || (publisher.shares_cluster_of(&consumer) && shares_access);
         let consumer_cluster = ClusterOptions {
             name: "consumer",
             bootstrap_servers: consumer.bootstrap_servers,
             client_id: consumer.client_id,
             metadata_max_age: consumer.metadata_max_age,
+            security: files.consumer,
         };
         let publisher_cluster = ClusterOptions {
             name: "publisher",
@@ -211,6 +233,11 @@ impl Config {
                 consumer_cluster.bootstrap_servers.clone()
             } else {
                 publisher.bootstrap_servers
+            },
+            security: if shares_cluster {
+                consumer_cluster.security.clone()
+            } else {
+                files.publisher
             },
             ..consumer_cluster.clone()
         };
@@ -237,6 +264,7 @@ impl Config {
                 options: ConsumerOptions {
                     cluster: consumer_cluster,
                     group_id: consumer.group_id,
+                    group_instance_id: consumer.group_instance_id,
                     topic: consumer.incoming_topic,
                     session_timeout: consumer.session_timeout,
                     heartbeat_interval: consumer.heartbeat_interval,
@@ -290,7 +318,7 @@ impl Config {
                     workloads: false,
                     settings: rules::Settings {
                         grafana_url: rules.grafana_url,
-                        life_cycle,
+                        life_cycle: files.life_cycle,
                     },
                 },
             },
@@ -329,6 +357,26 @@ impl Config {
                 "dead_letter_queue.topic is empty: records that fail are logged, counted and skipped"
                     .into(),
             );
+        }
+        let clusters = [
+            ("consumer", &self.consumer.options.cluster),
+            ("publisher", &self.publisher.options.cluster),
+        ];
+        for (name, cluster) in
+            clusters
+                .into_iter()
+                .take(if self.publisher.shares_cluster { 1 } else { 2 })
+        {
+            if let Security {
+                tls: None,
+                sasl: Some(sasl),
+            } = &cluster.security
+                && sasl.mechanism == Mechanism::Plain
+            {
+                warn(format!(
+                    "{name}.security.protocol is SASL_PLAINTEXT: PLAIN sends the password in the open"
+                ));
+            }
         }
         let proxies = env.proxies();
         if !proxies.is_empty() {
@@ -480,7 +528,9 @@ fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> 
 fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str) -> bool) {
     let Settings {
         consumer,
+        consumer_security,
         publisher,
+        publisher_security,
         dead_letter_queue,
         downloader,
         engine,
@@ -489,6 +539,16 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
         payload_tracker,
         ..
     } = settings;
+    check_security("consumer.security", consumer_security, reader);
+    check_security("publisher.security", publisher_security, reader);
+    for name in SECURITY_KEYS {
+        let path = format!("publisher.security.{name}");
+        reader.require(
+            !publisher.bootstrap_servers.is_empty() || publisher_security.is_default(name),
+            &[&path, "publisher.bootstrap_servers"],
+            "without bootstrap_servers of its own the publisher uses those of the consumer, and its security",
+        );
+    }
     reader.require(
         !consumer.bootstrap_servers.is_empty(),
         &["consumer.bootstrap_servers"],
@@ -605,6 +665,113 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
                 format!("{name:?} is no rule and begins no component; `rules` lists them"),
             );
         }
+    }
+}
+
+/// What the files that keys name are read into.
+struct Files {
+    life_cycle: LifeCycle,
+    consumer: Security,
+    publisher: Security,
+}
+
+/// The keys of a security section.
+const SECURITY_KEYS: [&str; 7] = [
+    "protocol",
+    "ca_file",
+    "certificate_file",
+    "key_file",
+    "sasl_mechanism",
+    "username",
+    "password",
+];
+
+impl Protocol {
+    fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+}
+
+impl keys::Security {
+    /// Whether nobody said anything of a key, as far as its value tells.
+    fn is_default(&self, name: &str) -> bool {
+        match name {
+            "protocol" => self.protocol == Protocol::Plaintext,
+            "ca_file" => self.ca_file.is_none(),
+            "certificate_file" => self.certificate_file.is_none(),
+            "key_file" => self.key_file.is_none(),
+            "sasl_mechanism" => self.sasl_mechanism.is_none(),
+            "username" => self.username.is_empty(),
+            _ => self.password.is_empty(),
+        }
+    }
+}
+
+/// What the keys of a security section ask of each other.
+fn check_security(section: &str, keys: &keys::Security, reader: &mut Reader<'_>) {
+    let path = |name: &str| format!("{section}.{name}");
+    let protocol = path("protocol");
+    for name in ["ca_file", "certificate_file", "key_file"] {
+        reader.require(
+            keys.protocol.has_tls() || keys.is_default(name),
+            &[&path(name), &protocol],
+            format!("{name} is of use with the protocols SSL and SASL_SSL only"),
+        );
+    }
+    for name in ["sasl_mechanism", "username", "password"] {
+        reader.require(
+            keys.protocol.has_sasl() || keys.is_default(name),
+            &[&path(name), &protocol],
+            format!("{name} is of use with the protocols SASL_PLAINTEXT and SASL_SSL only"),
+        );
+        reader.require(
+            !keys.protocol.has_sasl() || !keys.is_default(name),
+            &[&path(name), &protocol],
+            format!("SASL needs a {name}"),
+        );
+    }
+    reader.require(
+        keys.certificate_file.is_some() == keys.key_file.is_some(),
+        &[&path("certificate_file"), &path("key_file")],
+        "certificate_file and key_file belong together",
+    );
+}
+
+/// What the client is given of a security section, its files read.
+fn security(section: &str, keys: &keys::Security, reader: &mut Reader<'_>) -> Security {
+    let sasl = keys.sasl_mechanism.filter(|_| keys.protocol.has_sasl());
+    let identity = keys
+        .certificate_file
+        .as_deref()
+        .zip(keys.key_file.as_deref());
+    let tls = keys
+        .protocol
+        .has_tls()
+        .then(|| tls::client(keys.ca_file.as_deref(), identity));
+    if let Some(Err(error)) = &tls {
+        let at = |file: &Option<PathBuf>| file.is_some() && file.as_deref() == error.path();
+        let name = if at(&keys.ca_file) {
+            "ca_file"
+        } else if at(&keys.key_file) {
+            "key_file"
+        } else if at(&keys.certificate_file) {
+            "certificate_file"
+        } else {
+            "protocol"
+        };
+        reader.require(false, &[&format!("{section}.{name}")], chain(error));
+    }
+    Security {
+        tls: tls.and_then(Result::ok).map(Tls::new),
+        sasl: sasl.map(|mechanism| Sasl {
+            mechanism,
+            username: keys.username.clone(),
+            password: keys.password.clone(),
+        }),
     }
 }
 

@@ -17,7 +17,9 @@ pub mod options;
 mod probe;
 mod producer;
 mod records;
+mod sasl;
 mod stats;
+mod stream;
 mod versions;
 mod wire;
 
@@ -261,12 +263,24 @@ impl Fatal {
             message: message.into(),
         }
     }
+
+    /// What an error costs that no retry mends; `None` for all others, and for codes, which mean
+    /// different things to different requests.
+    fn of(error: &Error) -> Option<Self> {
+        let kind = match error {
+            Error::Authentication { .. } if !error.is_transient() => FatalKind::NotAuthorised,
+            Error::Version { .. } | Error::Feature { .. } => FatalKind::Configuration,
+            Error::Encode { .. } => FatalKind::Internal,
+            _ => return None,
+        };
+        Some(Self::new(kind, crate::error::chain(error)))
+    }
 }
 
 /// Why a consumer cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FatalKind {
-    /// The brokers refuse us a group or topic.
+    /// The brokers refuse our credentials, or us a group or topic.
     NotAuthorised,
     /// Another member uses our static id.
     Fenced,

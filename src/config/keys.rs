@@ -11,13 +11,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::kinds::{
-    ANY_TEXT, Address, Bool, Integer, KAFKA_MAX, Levels, List, Network, Optional, PATTERN, Path,
-    SERVER, SOME_TEXT, Size, TOPIC, Time, TimeOrOff, Word, YEAR,
+    ANY_TEXT, Address, Bool, Hidden, INSTANCE_ID, Integer, KAFKA_MAX, Levels, List, Network,
+    Optional, PATTERN, Path, SERVER, SOME_TEXT, Size, TOPIC, Time, TimeOrOff, Word, YEAR,
 };
 use super::reader::Reader;
-use crate::kafka::options::{Compression, IsolationLevel, OffsetReset, OnCorruptBatch};
+use crate::kafka::options::{Compression, IsolationLevel, Mechanism, OffsetReset, OnCorruptBatch};
 use crate::logging::{Filter, Format};
 use crate::rules::Profile;
+use crate::secret::Secret;
 
 /// What is said of a key beside its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,8 @@ settings! {
         /// Consumer group.
         group_id: String = "ccx_data_pipeline_app".into(), SOME_TEXT,
             env(group_id_env = "CDP_GROUP_ID");
+        /// Makes this a static member of the group, whose restarts move no partition; no two members may have the same. Empty: dynamic.
+        group_instance_id: Option<String> = None, Optional(INSTANCE_ID);
         /// Name that brokers log for this program, also for its publisher.
         client_id: String = "ccx-data-pipeline".into(), ANY_TEXT;
         /// A member that is silent for longer is removed from the group; brokers allow 6s to 30m unless told otherwise.
@@ -183,8 +186,20 @@ settings! {
     }
     /// How the brokers of announcements are spoken to.
     ConsumerSecurity "consumer.security" {
-        /// PLAINTEXT.
+        /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
         protocol: Protocol = Protocol::Plaintext, PROTOCOL;
+        /// PEM file of certificate authorities for SSL; empty: those of the host, else the built-in ones.
+        ca_file: Option<PathBuf> = None, Path;
+        /// PEM file with our certificate and its chain for mutual SSL, together with key_file; empty: none.
+        certificate_file: Option<PathBuf> = None, Path;
+        /// PEM file with the key of certificate_file, not encrypted.
+        key_file: Option<PathBuf> = None, Path;
+        /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; needed with SASL.
+        sasl_mechanism: Option<Mechanism> = None, MECHANISM;
+        /// User name for SASL.
+        username: String = String::new(), ANY_TEXT, env(username_env = "");
+        /// Password for SASL; better kept in a variable or file.
+        password: Secret = Secret::default(), Hidden, env(password_env = ""), [file];
     }
     /// Where results go.
     Publisher "publisher" {
@@ -209,10 +224,22 @@ settings! {
             later: &[],
         };
     }
-    /// How the brokers of results are spoken to.
+    /// How the brokers of results are spoken to, where publisher.bootstrap_servers names them.
     PublisherSecurity "publisher.security" {
-        /// PLAINTEXT.
+        /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
         protocol: Protocol = Protocol::Plaintext, PROTOCOL;
+        /// PEM file of certificate authorities for SSL; empty: those of the host, else the built-in ones.
+        ca_file: Option<PathBuf> = None, Path;
+        /// PEM file with our certificate and its chain for mutual SSL, together with key_file; empty: none.
+        certificate_file: Option<PathBuf> = None, Path;
+        /// PEM file with the key of certificate_file, not encrypted.
+        key_file: Option<PathBuf> = None, Path;
+        /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; needed with SASL.
+        sasl_mechanism: Option<Mechanism> = None, MECHANISM;
+        /// User name for SASL.
+        username: String = String::new(), ANY_TEXT, env(username_env = "");
+        /// Password for SASL; better kept in a variable or file.
+        password: Secret = Secret::default(), Hidden, env(password_env = ""), [file];
     }
     /// What becomes of records that fail.
     DeadLetterQueue "dead_letter_queue" {
@@ -320,7 +347,9 @@ settings! {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) consumer: Consumer,
+    pub(super) consumer_security: Security,
     pub(super) publisher: Publisher,
+    pub(super) publisher_security: Security,
     pub(super) dead_letter_queue: DeadLetterQueue,
     pub(super) downloader: Downloader,
     pub(super) engine: Engine,
@@ -335,17 +364,14 @@ impl Settings {
     /// Reads all sections, in the order of `config.toml`.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let consumer = Consumer::read(reader);
-        // PLAINTEXT is the only protocol yet: it is checked, and there is nothing to keep.
-        let ConsumerSecurity {
-            protocol: Protocol::Plaintext,
-        } = ConsumerSecurity::read(reader);
+        let consumer_security = ConsumerSecurity::read(reader).into();
         let publisher = Publisher::read(reader);
-        let PublisherSecurity {
-            protocol: Protocol::Plaintext,
-        } = PublisherSecurity::read(reader);
+        let publisher_security = PublisherSecurity::read(reader).into();
         Self {
             consumer,
+            consumer_security,
             publisher,
+            publisher_security,
             dead_letter_queue: DeadLetterQueue::read(reader),
             downloader: Downloader::read(reader),
             engine: Engine::read(reader),
@@ -363,25 +389,6 @@ pub(super) static LATER: &[&str] = &[
     "consumer.client",
     "consumer.group_protocol",
     "consumer.partitions",
-    "consumer.group_instance_id",
-    "consumer.security.ca_file",
-    "consumer.security.certificate_file",
-    "consumer.security.key_file",
-    "consumer.security.sasl_mechanism",
-    "consumer.security.username",
-    "consumer.security.username_env",
-    "consumer.security.password",
-    "consumer.security.password_env",
-    "consumer.security.password_file",
-    "publisher.security.ca_file",
-    "publisher.security.certificate_file",
-    "publisher.security.key_file",
-    "publisher.security.sasl_mechanism",
-    "publisher.security.username",
-    "publisher.security.username_env",
-    "publisher.security.password",
-    "publisher.security.password_env",
-    "publisher.security.password_file",
     "dead_letter_queue.max_ratio",
     "dead_letter_queue.max_consecutive",
     "worker.max_crashes",
@@ -392,12 +399,73 @@ pub(super) static LATER: &[&str] = &[
 pub(super) enum Protocol {
     /// Not at all.
     Plaintext,
+    /// By TLS.
+    Ssl,
+    /// By name and password alone, in the open.
+    SaslPlaintext,
+    /// By name and password under TLS.
+    SaslSsl,
 }
 
 const PROTOCOL: Word<Protocol> = Word {
-    words: &[("PLAINTEXT", Protocol::Plaintext)],
-    later: &["SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+    words: &[
+        ("PLAINTEXT", Protocol::Plaintext),
+        ("SSL", Protocol::Ssl),
+        ("SASL_PLAINTEXT", Protocol::SaslPlaintext),
+        ("SASL_SSL", Protocol::SaslSsl),
+    ],
+    later: &[],
 };
+
+const MECHANISM: Word<Option<Mechanism>> = Word {
+    words: &[
+        ("", None),
+        ("PLAIN", Some(Mechanism::Plain)),
+        ("SCRAM-SHA-256", Some(Mechanism::ScramSha256)),
+        ("SCRAM-SHA-512", Some(Mechanism::ScramSha512)),
+    ],
+    later: &[],
+};
+
+/// The keys of either security section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Security {
+    pub(super) protocol: Protocol,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) sasl_mechanism: Option<Mechanism>,
+    pub(super) username: String,
+    pub(super) password: Secret,
+}
+
+macro_rules! security {
+    ($($section:ident)*) => {$(
+        impl From<$section> for Security {
+            fn from(keys: $section) -> Self {
+                let $section {
+                    protocol,
+                    ca_file,
+                    certificate_file,
+                    key_file,
+                    sasl_mechanism,
+                    username,
+                    password,
+                } = keys;
+                Self {
+                    protocol,
+                    ca_file,
+                    certificate_file,
+                    key_file,
+                    sasl_mechanism,
+                    username,
+                    password,
+                }
+            }
+        }
+    )*};
+}
+security! { ConsumerSecurity PublisherSecurity }
 
 /// The forms of S3's own host names: virtual-hosted and path style, all partitions and regions,
 /// dual-stack included. What a bucket is called must not look like another host.

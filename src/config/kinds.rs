@@ -12,6 +12,7 @@ use regex::Regex;
 use super::document::Raw;
 use super::units;
 use crate::logging::Filter;
+use crate::secret::{HIDDEN, Secret};
 
 /// How the values of a key are read and written.
 pub(super) trait Kind {
@@ -46,6 +47,8 @@ pub(super) const ANY_TEXT: Text = Text(|_| Ok(()));
 pub(super) const SOME_TEXT: Text = Text(not_empty);
 /// A legal name of a topic.
 pub(super) const TOPIC: Text = Text(topic_name);
+/// A legal static id of a group member: Kafka holds them to the rule for topics.
+pub(super) const INSTANCE_ID: Text = Text(instance_id);
 /// `HOST:PORT`.
 pub(super) const SERVER: Text = Text(host_and_port);
 /// A regular expression.
@@ -74,6 +77,14 @@ fn not_empty(text: &str) -> Result<(), String> {
 
 /// Kafka's own rule for names of topics.
 fn topic_name(text: &str) -> Result<(), String> {
+    legal_name(text, "no name of a topic")
+}
+
+fn instance_id(text: &str) -> Result<(), String> {
+    legal_name(text, "no static id")
+}
+
+fn legal_name(text: &str, otherwise: &str) -> Result<(), String> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if text.is_empty()
         || text.len() > 249
@@ -81,7 +92,7 @@ fn topic_name(text: &str) -> Result<(), String> {
         || [".", ".."].contains(&text)
     {
         return Err(format!(
-            "{text:?} is no name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`"
+            "{text:?} is {otherwise}: 1 to 249 letters, digits, `.`, `_` and `-`"
         ));
     }
     Ok(())
@@ -141,6 +152,21 @@ impl Kind for Optional {
 
     fn write(&self, value: &Self::Value) -> String {
         quoted(value.as_deref().unwrap_or_default())
+    }
+}
+
+/// Text that is never shown.
+pub(super) struct Hidden;
+
+impl Kind for Hidden {
+    type Value = Secret;
+
+    fn parse(&self, raw: &Raw) -> Result<Secret, String> {
+        text_of(raw, "wants text in quotes").map(Secret::new)
+    }
+
+    fn write(&self, value: &Secret) -> String {
+        quoted(if value.is_empty() { "" } else { HIDDEN })
     }
 }
 
@@ -338,7 +364,8 @@ impl<T: Copy + PartialEq> Kind for Word<T> {
     type Value = T;
 
     fn parse(&self, raw: &Raw) -> Result<T, String> {
-        let all: Vec<_> = self.words.iter().map(|(word, _)| *word).collect();
+        let all = self.words.iter().map(|(word, _)| *word);
+        let all: Vec<_> = all.filter(|word| !word.is_empty()).collect();
         let all = all.join(", ");
         let text = text_of(raw, &format!("wants one of {all}, in quotes"))?;
         if self.later.contains(&text) {

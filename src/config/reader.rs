@@ -182,6 +182,7 @@ impl<'a> Reader<'a> {
                 let path = key.file_path().unwrap_or_default();
                 let why = format!("cannot read {:?}: {error}", file.target);
                 self.wrong(&path, file.origin.clone(), why);
+                self.wrong.push(key.path());
                 Err(())
             }
         }

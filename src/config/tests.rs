@@ -205,7 +205,7 @@ fn all_problems_at_once_each_with_its_place() {
          sesion_timeout = '45s'\n\
          session_timeout = 45\n\
          group_id = '${NOWHERE}'\n\
-         group_instance_id = 'a'\n\
+         partitions = 'a'\n\
          bootstrap_servers = [\n  'one:1',\n  'two']\n\
          [downloader]\n\
          allowed_urls = ['https://[a']\n\
@@ -244,7 +244,7 @@ fn all_problems_at_once_each_with_its_place() {
     says(&lines, &["config.toml:4: consumer.group_id ", "NOWHERE"]);
     says(
         &lines,
-        &["config.toml:5: consumer.group_instance_id: not supported by this version"],
+        &["config.toml:5: consumer.partitions: not supported by this version"],
     );
     says(
         &lines,
@@ -298,7 +298,8 @@ fn all_problems_at_once_each_with_its_place() {
     says(
         &lines,
         &[
-            "variable CCX_DATA_PIPELINE__CONSUMER__SECURITY__PASSWORD: not supported by this version",
+            "variable CCX_DATA_PIPELINE__CONSUMER__SECURITY__PASSWORD: consumer.security.password: ",
+            "SASL_SSL only",
         ],
     );
     assert_eq!(lines.len(), 15, "{lines:#?}");
@@ -373,11 +374,46 @@ fn checks_across_keys() {
             ["downloader.ca_file", "/nowhere/ca.pem"],
         ),
         (
-            "[consumer.security]\nprotocol = 'SASL_SSL'",
+            "[consumer.security]\nca_file = '/etc/ssl/ca.pem'",
+            ["consumer.security.ca_file", "SSL and SASL_SSL only"],
+        ),
+        (
+            "[consumer.security]\nusername = 'me'",
+            ["consumer.security.username", "SASL_SSL only"],
+        ),
+        (
+            "[consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nusername = 'me'\npassword = 'x'",
+            ["consumer.security.protocol", "needs a sasl_mechanism"],
+        ),
+        (
+            "[consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nusername = 'me'\nsasl_mechanism = 'PLAIN'",
+            ["consumer.security.protocol", "needs a password"],
+        ),
+        (
+            "[consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nusername = 'me'\nsasl_mechanism = 'PLAIN'\npassword_file = '/nowhere'",
+            ["consumer.security.password_file", "cannot read"],
+        ),
+        (
+            "[consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nusername = 'me'\nsasl_mechanism = 'GSSAPI'\npassword = 'x'",
             [
-                "consumer.security.protocol",
-                "not supported by this version",
+                "consumer.security.sasl_mechanism",
+                "none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
             ],
+        ),
+        (
+            "[consumer.security]\nprotocol = 'SSL'\nca_file = '/nowhere/ca.pem'",
+            [
+                "consumer.security.ca_file",
+                "/nowhere/ca.pem cannot be read",
+            ],
+        ),
+        (
+            "[publisher.security]\nprotocol = 'SSL'",
+            ["publisher.security.protocol", "publisher.bootstrap_servers"],
+        ),
+        (
+            "[consumer]\ngroup_instance_id = 'a b'",
+            ["consumer.group_instance_id", "no static id"],
         ),
     ] {
         let lines = bad(text, NO_VARIABLES);
@@ -576,36 +612,102 @@ fn the_directory_for_temporary_files_is_tried() {
     );
 }
 
-/// Secrets arrive with a later feature; that keys can have them is tested on a table of its own.
-mod secrets {
-    use super::super::document::{Document, Raw};
-    use super::super::keys::{self, Key};
-    use super::super::kinds::Kind;
-    use super::*;
-    use crate::secret::{HIDDEN, Secret};
-
-    struct Password;
-
-    impl Kind for Password {
-        type Value = Secret;
-
-        fn parse(&self, raw: &Raw) -> Result<Secret, String> {
-            match raw {
-                Raw::Text(text) => Ok(Secret::new(text.as_str())),
-                other => Err(format!("is {}, wants text", other.type_name())),
-            }
+#[test]
+fn certificate_and_key_belong_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(["me".to_owned()])
+        .and_then(|params| params.self_signed(&key))
+        .expect("a certificate");
+    let write = |name: &str, text: String| std::fs::write(path(name), text).expect("write");
+    write("ca.pem", certificate.pem());
+    write("key.pem", key.serialize_pem());
+    write(
+        "other.pem",
+        rcgen::KeyPair::generate().expect("a key").serialize_pem(),
+    );
+    let section = |keys: &[(&str, &str)]| {
+        let mut text = "[consumer.security]\nprotocol = 'SSL'\n".to_owned();
+        for (key, name) in keys {
+            text.push_str(&format!("{key} = '{}'\n", path(name)));
         }
-
-        fn write(&self, _: &Secret) -> String {
-            format!("{HIDDEN:?}")
-        }
+        text
+    };
+    let (ca, own, key) = (
+        ("ca_file", "ca.pem"),
+        ("certificate_file", "ca.pem"),
+        ("key_file", "key.pem"),
+    );
+    let config = good(&section(&[ca, own, key]), NO_VARIABLES);
+    let shown = format!("{:?}", config.consumer.options);
+    assert!(shown.contains("1 certificate authorities"), "{shown}");
+    for (keys, words) in [
+        (&[ca, own][..], "belong together"),
+        (&[ca, key], "belong together"),
+        (
+            &[ca, own, ("key_file", "other.pem")],
+            "cannot be used with the key",
+        ),
+        (&[ca, own, ("key_file", "ca.pem")], "ca.pem"),
+        (&[("ca_file", "key.pem")], "holds no usable certificate"),
+    ] {
+        let lines = bad(&section(keys), NO_VARIABLES);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        says(&lines, &[words]);
+        assert!(!lines.concat().contains("PRIVATE"), "{lines:#?}");
     }
+}
+
+#[test]
+fn the_publisher_has_the_consumers_security_or_its_own() {
+    let ours = "[consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nsasl_mechanism = 'PLAIN'\n\
+                username = 'reader'\npassword = 'hunter2'\n";
+    let theirs = "[publisher.security]\nprotocol = 'SASL_PLAINTEXT'\n\
+                  sasl_mechanism = 'SCRAM-SHA-256'\nusername = 'writer'\npassword = 'hunter3'\n";
+    let user = |options: &ProducerOptions| {
+        options
+            .cluster
+            .security
+            .sasl
+            .as_ref()
+            .expect("SASL")
+            .username
+            .clone()
+    };
+    let shared = good(ours, NO_VARIABLES);
+    assert!(shared.publisher.shares_cluster);
+    assert_eq!(user(&shared.publisher.options), "reader");
+    assert!(
+        shared
+            .notes
+            .iter()
+            .any(|note| note.text.contains("in the open"))
+    );
+    // The same brokers, but another user: connections of its own.
+    let text = format!("[publisher]\nbootstrap_servers = ['localhost:9092']\n{ours}{theirs}");
+    let own = good(&text, NO_VARIABLES);
+    assert!(!own.publisher.shares_cluster);
+    assert_eq!(user(&own.publisher.options), "writer");
+    assert_eq!(user(&own.dead_letter_queue.options), "reader");
+    let shown = format!("{own:?}{}", own.to_toml());
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert!(shown.contains("password = \"***\""), "{shown}");
+}
+
+/// Where secrets come from, on a table of its own.
+mod secrets {
+    use super::super::document::Document;
+    use super::super::keys::{self, Key};
+    use super::super::kinds::Hidden;
+    use super::*;
+    use crate::secret::Secret;
 
     keys::settings! {
         /// A section with a secret.
         Login "login" {
             /// A password.
-            password: Secret = Secret::default(), Password, env(password_env = "PASSWORD"), [file];
+            password: Secret = Secret::default(), Hidden, env(password_env = "PASSWORD"), [file];
         }
     }
 

@@ -100,6 +100,8 @@ struct Reach {
     attempts: u32,
     opened: Option<Instant>,
     last: Arc<str>,
+    /// How often in a row it has refused our credentials.
+    refusals: u32,
 }
 
 impl Reach {
@@ -111,6 +113,7 @@ impl Reach {
             attempts: 0,
             opened: None,
             last: Arc::from(""),
+            refusals: 0,
         }
     }
 
@@ -126,6 +129,22 @@ impl Reach {
             left,
             last: self.last.clone(),
         })
+    }
+
+    /// An attempt to connect failed. Counts refused credentials.
+    fn not_opened(&mut self, cluster: &str, address: &str, mut error: Error) -> Error {
+        /// A broker that has just started may not know its users yet.
+        const REFUSED: Duration = Duration::from_millis(500);
+        if let Error::Authentication { tries, .. } = &mut error {
+            self.refusals = self.refusals.saturating_add(1);
+            *tries = self.refusals;
+        }
+        self.failed(cluster, address, &chain(&error));
+        if self.refusals > 0 {
+            let later = Instant::now() + REFUSED;
+            self.retry_at = self.retry_at.map(|at| at.max(later));
+        }
+        error
     }
 
     fn failed(&mut self, cluster: &str, address: &str, cause: &str) {
@@ -154,6 +173,7 @@ impl Reach {
 
     fn opened(&mut self, cluster: &str, address: &str, stats: &Stats) {
         self.retry_at = None;
+        self.refusals = 0;
         self.opened = Some(Instant::now());
         if let Some(since) = self.lost.take() {
             stats.reconnects.increment();
@@ -197,6 +217,9 @@ impl Cluster {
             .collect();
         // Many workers with the same list must not all ask the first broker.
         fastrand::shuffle(&mut bootstrap);
+        if let Some(tls) = &options.security.tls {
+            log::debug!(cluster = options.name; "connections to the {} cluster trust {}", options.name, tls.trusts());
+        }
         Self {
             options,
             stats,
@@ -387,7 +410,7 @@ impl Cluster {
 
     fn link(&mut self, purpose: Use, address: Arc<str>) -> Result<&mut Connection, Error> {
         let key = (purpose, address.clone());
-        if let Some(old) = self.links.get(&key) {
+        if let Some(old) = self.links.get_mut(&key) {
             if let Some(cause) = old.cause_of_death() {
                 let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
                 reach.failed(self.options.name, &address, cause);
@@ -410,7 +433,7 @@ impl Cluster {
                 if let Some(waiting) = reach.waiting(&address) {
                     return Err(waiting);
                 }
-                let dial = dial(address.clone(), &self.options.client_id, self.timeouts);
+                let dial = dial(address.clone(), &self.options, self.timeouts);
                 (place.insert_entry(dial), PATIENCE)
             }
         };
@@ -430,10 +453,7 @@ impl Cluster {
                 reach.opened(self.options.name, &address, &self.stats);
                 Ok(place.insert(connection))
             }
-            Err(error) => {
-                reach.failed(self.options.name, &address, &chain(&error));
-                Err(error)
-            }
+            Err(error) => Err(reach.not_opened(self.options.name, &address, error)),
         }
     }
 
@@ -477,6 +497,12 @@ impl Cluster {
         self.coordinator = None;
     }
 
+    /// The error for a request that the broker asked last does not speak; `None` when it does, or
+    /// nobody was asked yet.
+    pub(super) fn lacks<A: Api>(&self) -> Option<Error> {
+        self.control.as_ref()?.version::<A>().err()
+    }
+
     fn control_address(&self) -> Arc<str> {
         self.control
             .as_ref()
@@ -500,6 +526,7 @@ impl Cluster {
         check: impl Fn(&A::Response) -> Result<(), String>,
     ) -> Result<A::Response, Error> {
         let mut last: Option<Error> = None;
+        let mut refused: Option<Error> = None;
         let mut too_old_or_new = true;
         let mut soonest: Option<Duration> = None;
         if let Some(mut connection) = self.control.take() {
@@ -513,7 +540,11 @@ impl Cluster {
                         return Ok(response);
                     }
                     // Nothing wrong with the broker, and another one would say the same.
-                    Err(error @ (Error::Throttled { .. } | Error::Encode { .. })) => {
+                    Err(
+                        error @ (Error::Throttled { .. }
+                        | Error::Encode { .. }
+                        | Error::Expired { .. }),
+                    ) => {
                         self.control = Some(connection);
                         return Err(error);
                     }
@@ -552,10 +583,18 @@ impl Cluster {
             if let Some(left) = error.pause() {
                 soonest = Some(soonest.map_or(left, |known| known.min(left)));
             }
+            if matches!(error, Error::Authentication { .. }) && !error.is_transient() {
+                refused = Some(error.clone());
+            }
             // A cause says more than "waiting" does.
             if last.is_none() || !matches!(error, Error::Waiting { .. }) {
                 last = Some(error);
             }
+        }
+        // Nobody answers, and one does not want us: that does not pass.
+        if let Some(error) = refused {
+            self.problem = Some(chain(&error).into());
+            return Err(error);
         }
         let last: Arc<str> = match last {
             // All of them answer, and none can be talked to: that does not pass.
@@ -642,29 +681,26 @@ fn open(
     if let Some(waiting) = reach.waiting(address) {
         return Err(waiting);
     }
-    match Connection::open(address, &options.client_id, timeouts) {
+    match Connection::open(address, options, timeouts) {
         Ok(connection) => {
             reach.opened(options.name, address, stats);
             Ok(connection)
         }
-        Err(error) => {
-            reach.failed(options.name, address, &chain(&error));
-            Err(error)
-        }
+        Err(error) => Err(reach.not_opened(options.name, address, error)),
     }
 }
 
 /// Connects on a thread of its own, which ends with its time limits at the latest. The name
 /// look-up has none, which is the other reason for it.
-fn dial(address: Arc<str>, client_id: &str, timeouts: Timeouts) -> Dial {
+fn dial(address: Arc<str>, options: &ClusterOptions, timeouts: Timeouts) -> Dial {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let client_id = client_id.to_owned();
+    let options = options.clone();
     // Without a thread the sender is dropped here, which the receiver notices.
     let _ = thread::Builder::new()
         .name("kafka-connect".into())
         .spawn(move || {
             // Nobody listens any more when the broker has vanished meanwhile.
-            let _ = sender.send(Connection::open(&address, &client_id, &timeouts));
+            let _ = sender.send(Connection::open(&address, &options, &timeouts));
         });
     receiver
 }

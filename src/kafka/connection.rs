@@ -1,4 +1,4 @@
-//! One stream to one broker: frames, correlation ids, timeouts.
+//! One stream to one broker: TLS, SASL, frames, correlation ids, timeouts.
 //!
 //! A broker answers the requests of a connection in order and reads no further one meanwhile, so
 //! a request that waits at the broker (Fetch, JoinGroup) wants a connection of its own.
@@ -7,16 +7,22 @@
 //! the connection dead. Nobody tries to find the next frame in a byte stream.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+    SaslHandshakeRequest,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
 use super::error::{Code, Error};
+use super::options::{ClusterOptions, Sasl};
+use super::sasl::Exchange;
+use super::stream::{SHORTEST, Stream, WRITE};
 use super::versions::{Api, Versions};
 use super::wire;
 use crate::error::chain;
@@ -32,8 +38,6 @@ const MAX_FRAME: usize = 1 << 20;
 const CHUNK: usize = 256 << 10;
 /// Longest pause that a broker may impose.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
-/// `read` treats zero as "wait for ever".
-const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Limits for making a connection.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +70,7 @@ struct Pending {
 pub(super) struct Connection {
     address: Arc<str>,
     peer: SocketAddr,
-    stream: TcpStream,
+    stream: Stream,
     client_id: StrBytes,
     versions: Versions,
     correlation: i32,
@@ -74,16 +78,24 @@ pub(super) struct Connection {
     /// Why it is dead.
     dead: Option<Arc<str>>,
     quiet_until: Option<Instant>,
+    /// Before the broker ends our session, which it does with the first request after that.
+    expires: Option<Instant>,
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT`, each of its addresses in turn, and asks what the broker speaks.
+    /// Connects to `HOST:PORT`, each of its addresses in turn, asks what the broker speaks and
+    /// says who we are.
     ///
     /// The name look-up has no time limit; use [`Connection::open_at`] where that matters.
     ///
     /// # Errors
-    /// [`Error::Resolve`], [`Error::Connect`], [`Error::NotKafka`] and those of any request.
-    pub(super) fn open(address: &str, client_id: &str, timeouts: &Timeouts) -> Result<Self, Error> {
+    /// [`Error::Resolve`], [`Error::Connect`], [`Error::Tls`], [`Error::NotKafka`],
+    /// [`Error::Authentication`] and those of any request.
+    pub(super) fn open(
+        address: &str,
+        options: &ClusterOptions,
+        timeouts: &Timeouts,
+    ) -> Result<Self, Error> {
         let name: Arc<str> = Arc::from(address);
         let resolved = address.to_socket_addrs().map_err(|source| Error::Resolve {
             address: name.clone(),
@@ -91,7 +103,7 @@ impl Connection {
         })?;
         let mut last = None;
         for peer in resolved {
-            match Self::open_at(address, peer, client_id, timeouts) {
+            match Self::open_at(address, peer, options, timeouts) {
                 // Only a peer that cannot be reached makes the next address worth a try.
                 Err(error @ Error::Connect { .. }) => last = Some(error),
                 outcome => return outcome,
@@ -110,29 +122,38 @@ impl Connection {
     pub(super) fn open_at(
         address: &str,
         peer: SocketAddr,
-        client_id: &str,
+        options: &ClusterOptions,
         timeouts: &Timeouts,
     ) -> Result<Self, Error> {
         let address: Arc<str> = Arc::from(address);
-        let stream = TcpStream::connect_timeout(&peer, timeouts.connect.max(SHORTEST))
+        let socket = TcpStream::connect_timeout(&peer, timeouts.connect.max(SHORTEST))
             // A request is written in one piece and then waited for: Nagle only adds delay.
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|source| Error::Connect {
                 address: address.clone(),
                 source: Arc::new(source),
             })?;
+        let deadline = Instant::now() + timeouts.setup;
+        let stream = match &options.security.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::secure(socket, &address, tls, deadline)?,
+        };
         let mut connection = Self {
             address,
             peer,
             stream,
-            client_id: StrBytes::from_string(client_id.to_owned()),
+            client_id: StrBytes::from_string(options.client_id.clone()),
             versions: Versions::default(),
             correlation: 0,
             pending: VecDeque::new(),
             dead: None,
             quiet_until: None,
+            expires: None,
         };
-        connection.negotiate(Instant::now() + timeouts.setup)?;
+        connection.negotiate(deadline)?;
+        if let Some(sasl) = &options.security.sasl {
+            connection.authenticate(sasl, deadline)?;
+        }
         Ok(connection)
     }
 
@@ -197,8 +218,8 @@ impl Connection {
     /// Writes a request. Its answer is read later by [`Connection::receive`], in the same order.
     ///
     /// # Errors
-    /// [`Error::Throttled`], [`Error::Version`] and [`Error::Encode`] before anything is written;
-    /// all others end the connection.
+    /// [`Error::Throttled`], [`Error::Expired`], [`Error::Version`] and [`Error::Encode`] before
+    /// anything is written; all others end the connection.
     pub(super) fn send<A: Api>(&mut self, request: &A) -> Result<(), Error> {
         self.check_alive(A::NAME)?;
         if let Some(left) = self.throttled() {
@@ -207,34 +228,20 @@ impl Connection {
                 left,
             });
         }
+        // Behind the answers that are still to come there will be a new connection.
+        if self.is_expired() && !self.pending.is_empty() {
+            return Err(Error::Expired {
+                address: self.address.clone(),
+            });
+        }
         let version = self.version::<A>()?;
         self.write(A::KEY, A::NAME, version, request)
     }
 
     /// Whether an answer, or the end of the stream, is there to be received. Waits for at most
     /// `wait` and takes nothing off the stream.
-    pub(super) fn ready(&self, wait: Duration) -> bool {
-        if self.is_dead() {
-            return true;
-        }
-        let peeked = if wait.is_zero() {
-            self.stream.set_nonblocking(true).and_then(|()| {
-                let peeked = self.stream.peek(&mut [0]);
-                self.stream.set_nonblocking(false).and(peeked)
-            })
-        } else {
-            self.stream
-                .set_read_timeout(Some(wait.max(SHORTEST)))
-                .and_then(|()| self.stream.peek(&mut [0]))
-        };
-        match peeked {
-            Ok(_) => true,
-            // Whatever else is wrong shows when the answer is received.
-            Err(error) => !matches!(
-                error.kind(),
-                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-            ),
-        }
+    pub(super) fn ready(&mut self, wait: Duration) -> bool {
+        self.is_dead() || self.stream.ready(wait)
     }
 
     /// Reads the answer to the oldest request that is still open, which must be an `A`.
@@ -278,9 +285,16 @@ impl Connection {
     }
 
     /// Whether the broker has closed the connection, or sent what nobody asked for, while it was
-    /// not used. Brokers close idle connections; who asks first need not fail a request for it.
-    pub(super) fn is_stale(&self) -> bool {
-        !self.is_dead() && self.pending.is_empty() && self.ready(Duration::ZERO)
+    /// not used; or the session is about to end. Brokers close idle connections; who asks first
+    /// need not fail a request for it.
+    pub(super) fn is_stale(&mut self) -> bool {
+        !self.is_dead()
+            && self.pending.is_empty()
+            && (self.is_expired() || self.ready(Duration::ZERO))
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|at| Instant::now() >= at)
     }
 
     /// Since 2.0 a broker answers first and then stops reading: the pause is ours to keep.
@@ -366,6 +380,83 @@ impl Connection {
         })
     }
 
+    /// Proves to the broker who we are (KIP-43, KIP-152).
+    ///
+    /// A session has a lifetime where the broker says so (KIP-368). We make a new connection
+    /// before it ends instead of proving it again on the old one: the same code, and a connection
+    /// is made in milliseconds.
+    fn authenticate(&mut self, sasl: &Sasl, deadline: Instant) -> Result<(), Error> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let handshake = SaslHandshakeRequest::default()
+            .with_mechanism(StrBytes::from_static_str(sasl.mechanism.name()));
+        let answer = self.request(&handshake, left())?;
+        match Code::try_from_code(answer.error_code) {
+            None => {}
+            Some(Code::UnsupportedSaslMechanism) => {
+                // Names of mechanisms have no other letters; what has is not worth printing.
+                let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                let offered: Vec<&str> = answer
+                    .mechanisms
+                    .iter()
+                    .map(|name| name.as_str())
+                    .filter(|name| name.len() <= 20 && name.bytes().all(legal))
+                    .take(20)
+                    .collect();
+                let found = format!("it offers {} only", offered.join(", "));
+                return Err(self.unauthenticated(sasl, found));
+            }
+            Some(Code::IllegalSaslState) => {
+                return Err(self.unauthenticated(sasl, "its port is one without SASL".into()));
+            }
+            Some(code) => return Err(self.refused(SaslHandshakeRequest::NAME, code)),
+        }
+        let (mut exchange, mut message) =
+            Exchange::begin(sasl).map_err(|fault| self.unauthenticated(sasl, fault.into()))?;
+        loop {
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+            let answer = self.request(&request, left())?;
+            match Code::try_from_code(answer.error_code) {
+                None => {}
+                Some(Code::SaslAuthenticationFailed) => {
+                    let found = "wrong user name or password, or the user has no such credentials";
+                    return Err(self.unauthenticated(sasl, found.into()));
+                }
+                Some(code) => return Err(self.refused(SaslAuthenticateRequest::NAME, code)),
+            }
+            match exchange.answer(&answer.auth_bytes) {
+                Err(fault) => return Err(self.unauthenticated(sasl, fault.into())),
+                Ok(Some(next)) => message = next,
+                Ok(None) => {
+                    debug_assert!(exchange.is_done());
+                    let lifetime = u64::try_from(answer.session_lifetime_ms).unwrap_or(0);
+                    if lifetime > 0 {
+                        // A share, so that short lifetimes leave time too.
+                        let usable = Duration::from_millis(lifetime).mul_f64(0.85);
+                        self.expires = Instant::now().checked_add(usable);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn unauthenticated(&mut self, sasl: &Sasl, found: String) -> Error {
+        self.die(Error::Authentication {
+            address: self.address.clone(),
+            mechanism: sasl.mechanism.name(),
+            found,
+            tries: 1,
+        })
+    }
+
+    fn refused(&mut self, api: &'static str, code: Code) -> Error {
+        self.die(Error::Refused {
+            address: self.address.clone(),
+            api,
+            code,
+        })
+    }
+
     fn write<M: Encodable + HeaderVersion>(
         &mut self,
         key: i16,
@@ -373,8 +464,6 @@ impl Connection {
         version: i16,
         request: &M,
     ) -> Result<(), Error> {
-        /// A broker that takes no byte for so long is gone.
-        const WRITE: Duration = Duration::from_secs(30);
         self.correlation = self.correlation.wrapping_add(1);
         let header = RequestHeader::default()
             .with_request_api_key(key)
@@ -395,12 +484,7 @@ impl Connection {
             found: "more than 2 GiB".into(),
         })?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        let written = self
-            .stream
-            .set_write_timeout(Some(WRITE))
-            .and_then(|()| self.stream.write_all(&frame))
-            .and_then(|()| self.stream.flush());
-        if let Err(source) = written {
+        if let Err(source) = self.stream.write_all(&frame) {
             return Err(self.broken(api, WRITE, source));
         }
         self.pending.push_back(Pending {
@@ -425,7 +509,7 @@ impl Connection {
         let announced = i32::from_be_bytes(length);
         let length = match usize::try_from(announced) {
             Ok(length) if (4..=limit).contains(&length) => length,
-            _ => return Err(self.malformed(api, format!("a frame of {announced} bytes"))),
+            _ => return Err(self.malformed(api, wire::no_frame(length))),
         };
         let allowance = Duration::from_secs((length >> 20) as u64);
         let deadline = Instant::now() + timeout + allowance;
@@ -445,12 +529,7 @@ impl Connection {
     /// `read_exact` with a limit for the whole, not for each byte.
     fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !buffer.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left.max(SHORTEST)))?;
-            match self.stream.read(buffer) {
+            match self.stream.read(buffer, deadline) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => buffer = &mut buffer[n..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -470,6 +549,15 @@ impl Connection {
                 after,
             },
             ErrorKind::UnexpectedEof => Error::Closed { address, api },
+            _ if source
+                .get_ref()
+                .is_some_and(|cause| cause.is::<rustls::Error>()) =>
+            {
+                Error::Tls {
+                    address,
+                    source: Arc::new(source),
+                }
+            }
             _ => Error::Lost {
                 address,
                 api,
@@ -496,6 +584,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread::{self, JoinHandle};
 
@@ -557,7 +646,11 @@ mod tests {
             connect: SOON,
             setup: SOON,
         };
-        Connection::open(address, "us", &timeouts)
+        let options = ClusterOptions {
+            client_id: "us".into(),
+            ..ClusterOptions::default()
+        };
+        Connection::open(address, &options, &timeouts)
     }
 
     #[test]

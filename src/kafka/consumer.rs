@@ -18,8 +18,9 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, GroupId, JoinGroupRequest, JoinGroupResponse, ListOffsetsRequest,
-    OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse,
+    BrokerId, FetchRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -77,6 +78,8 @@ pub struct Consumer {
     entering: Option<Entering>,
     /// Numbers of partitions that our plan for the group dealt out.
     planned: BTreeMap<String, i32>,
+    /// Number of partitions that the topic had with our last assignment.
+    assigned_of: Option<i32>,
     /// Partitions that the topic had when we first saw it; later ones start at their beginning.
     known_at_start: Option<i32>,
     topic_missing: bool,
@@ -99,11 +102,17 @@ impl Consumer {
             cluster,
             coordinator: None,
             connecting: false,
-            shared: Shared::new(Group::new(&*options.group_id, timing, Instant::now())),
+            shared: Shared::new(Group::new(
+                &*options.group_id,
+                options.group_instance_id.clone(),
+                timing,
+                Instant::now(),
+            )),
             heartbeat: None,
             fetcher: Fetcher::new(&options, stats.clone()),
             entering: None,
             planned: BTreeMap::new(),
+            assigned_of: None,
             known_at_start: None,
             topic_missing: false,
             metadata_seen: None,
@@ -134,7 +143,7 @@ impl Consumer {
             let mut events = self.notices();
             if self.shared.lock().phase() == Phase::Stable {
                 self.place(&mut events)?;
-                self.ask();
+                self.ask()?;
                 self.collect(&mut events)?;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -276,18 +285,25 @@ impl Consumer {
     }
 
     /// Leaves the group, in at most `timeout` and never more than two seconds. Ends all leases;
-    /// commits nothing.
+    /// commits nothing. A static member does not leave: it is expected back.
     pub fn close(self, timeout: Duration) {
         let (member_id, coordinator) = {
             let mut group = self.shared.lock();
             (group.leave(), group.coordinator())
         };
         self.shared.wake();
+        if let Some(id) = &self.options.group_instance_id {
+            log::info!(
+                "group {}: {id} stays a member for {:?}, its partitions wait for it",
+                self.options.group_id,
+                self.options.session_timeout
+            );
+        }
         if let (Some(member_id), Some(coordinator)) = (member_id, coordinator) {
             heartbeat::leave(
+                &self.options.cluster,
                 &self.options.group_id,
                 &member_id,
-                &self.options.cluster.client_id,
                 &coordinator,
                 timeout,
             );
@@ -352,7 +368,9 @@ impl Consumer {
         if let Err(error) = self.cluster.refresh_if_due()
             && !error.is_transient()
         {
-            return Err(self.stop(FatalKind::Configuration, chain(&error)));
+            let fatal = Fatal::of(&error)
+                .unwrap_or_else(|| Fatal::new(FatalKind::Configuration, chain(&error)));
+            return Err(self.stop(fatal.kind, fatal.message));
         }
         let seen = self.cluster.refreshed();
         if seen == self.metadata_seen {
@@ -390,12 +408,23 @@ impl Consumer {
             }
         }
         let mut group = self.shared.lock();
-        if group.leads() && group.phase() == Phase::Stable {
-            let changed = self.planned.iter().any(|(topic, planned)| {
-                // A topic that is missing for a moment is no reason to stop everybody.
+        if group.phase() == Phase::Stable {
+            // A topic that is missing for a moment is no reason to stop everybody.
+            let differs = |topic: &str, planned: i32| {
                 matches!(self.cluster.topic(topic),
-                    TopicState::Known { partitions } if partitions != *planned)
-            });
+                    TopicState::Known { partitions } if partitions != planned)
+            };
+            // A static member that comes back while it leads is not told that it does (before
+            // JoinGroup 9, KIP-814): whoever is static asks, and only the leader's asking counts.
+            let changed = if group.leads() {
+                self.planned
+                    .iter()
+                    .any(|(topic, planned)| differs(topic, *planned))
+            } else {
+                let planned = self.assigned_of;
+                self.options.group_instance_id.is_some()
+                    && planned.is_some_and(|planned| differs(&self.topic, planned))
+            };
             if changed {
                 group.partitions_changed(Instant::now());
             }
@@ -421,7 +450,12 @@ impl Consumer {
                 Step::Find => self.find(),
                 Step::Join { ticket, member_id } => {
                     let request = self.join_request(&member_id);
-                    self.enter(ticket, false, &request);
+                    match self.check_static() {
+                        Ok(()) => self.enter(ticket, false, &request),
+                        Err(error) => {
+                            self.entry_failed(ticket, false, &Failure::Connection(error));
+                        }
+                    }
                 }
                 Step::Sync {
                     ticket,
@@ -485,6 +519,46 @@ impl Consumer {
         }
     }
 
+    /// Whether the coordinator knows static members, where we are one (KIP-345, Kafka 2.3).
+    fn check_static(&mut self) -> Result<(), Error> {
+        if self.options.group_instance_id.is_none() {
+            return Ok(());
+        }
+        let connection = self.group_connection()?;
+        let offers = [
+            (
+                JoinGroupRequest::NAME,
+                5,
+                connection.version::<JoinGroupRequest>()?,
+            ),
+            (
+                SyncGroupRequest::NAME,
+                3,
+                connection.version::<SyncGroupRequest>()?,
+            ),
+            (
+                HeartbeatRequest::NAME,
+                3,
+                connection.version::<HeartbeatRequest>()?,
+            ),
+            (
+                OffsetCommitRequest::NAME,
+                7,
+                connection.version::<OffsetCommitRequest>()?,
+            ),
+        ];
+        match offers.iter().find(|(_, wanted, offered)| offered < wanted) {
+            None => Ok(()),
+            Some((api, wanted, offered)) => Err(Error::Feature {
+                address: connection.address().clone(),
+                feature: "static members (a group instance id)",
+                api,
+                wanted: *wanted,
+                offered: *offered,
+            }),
+        }
+    }
+
     /// Sends a JoinGroup or SyncGroup.
     fn enter<A: Api>(&mut self, ticket: Ticket, syncs: bool, request: &A) {
         let now = Instant::now();
@@ -542,13 +616,18 @@ impl Consumer {
             }
         });
         let outcome = match reachable {
-            Ok(connection) if !late && !connection.ready(Duration::ZERO) => return false,
-            Ok(connection) if entering.syncs => connection
-                .receive::<SyncGroupRequest>(patience)
-                .map(Entry::Synced),
-            Ok(connection) => connection
-                .receive::<JoinGroupRequest>(patience)
-                .map(Entry::Joined),
+            Ok(connection) => {
+                if !late && !connection.ready(Duration::ZERO) {
+                    return false;
+                }
+                if entering.syncs {
+                    let answer = connection.receive::<SyncGroupRequest>(patience);
+                    answer.map(Entry::Synced)
+                } else {
+                    let answer = connection.receive::<JoinGroupRequest>(patience);
+                    answer.map(Entry::Joined)
+                }
+            }
             Err(error) => Err(error),
         };
         self.entering = None;
@@ -659,11 +738,12 @@ impl Consumer {
         let coordinator = self.shared.lock().coordinator();
         if let Some(coordinator) = coordinator
             && !member_id.is_empty()
+            && self.options.group_instance_id.is_none()
         {
             heartbeat::leave(
+                &self.options.cluster,
                 &self.options.group_id,
                 member_id,
-                &self.options.cluster.client_id,
                 &coordinator,
                 heartbeat::LEAVE,
             );
@@ -681,6 +761,10 @@ impl Consumer {
                     partitions,
                 } => {
                     self.stats.rebalances.increment();
+                    self.assigned_of = match self.cluster.topic(&self.topic) {
+                        TopicState::Known { partitions } => Some(partitions),
+                        TopicState::Unknown | TopicState::Refused(_) => None,
+                    };
                     self.fetcher.assign(&partitions);
                     Event::Assigned {
                         generation,
@@ -837,6 +921,9 @@ impl Consumer {
                 match self.list(node, &share, which, level) {
                     Ok(listed) => found.extend(listed),
                     Err(error) => {
+                        if let Some(fatal) = Fatal::of(&error) {
+                            return Err(self.stop(fatal.kind, fatal.message));
+                        }
                         log::debug!("ListOffsets at broker {node}: {}", chain(&error));
                         if !is_pause(&error) {
                             self.cluster.expire();
@@ -936,7 +1023,7 @@ impl Consumer {
     }
 
     /// Sends a Fetch to each leader that owes us no answer.
-    fn ask(&mut self) {
+    fn ask(&mut self) -> Result<(), Fatal> {
         let now = Instant::now();
         let cluster = &self.cluster;
         let questions = self
@@ -951,6 +1038,9 @@ impl Consumer {
             match sent {
                 Ok(()) => self.fetcher.sent(node, asked, now),
                 Err(error) => {
+                    if let Some(fatal) = Fatal::of(&error) {
+                        return Err(self.stop(fatal.kind, fatal.message));
+                    }
                     log::debug!("Fetch to broker {node}: {}", chain(&error));
                     if !is_pause(&error) {
                         // The leader may be elsewhere.
@@ -960,6 +1050,7 @@ impl Consumer {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes the answers that are there.
@@ -1083,6 +1174,7 @@ impl Consumer {
             .with_group_id(self.group_id())
             .with_generation_id_or_member_epoch(identity.generation)
             .with_member_id(StrBytes::from_string(identity.member_id.to_string()))
+            .with_group_instance_id(self.instance_id())
             .with_topics(topics);
         let outcome = self
             .group_connection()
@@ -1131,6 +1223,11 @@ impl Consumer {
         GroupId(StrBytes::from_string(self.options.group_id.clone()))
     }
 
+    fn instance_id(&self) -> Option<StrBytes> {
+        let id = self.options.group_instance_id.clone();
+        id.map(StrBytes::from_string)
+    }
+
     fn join_request(&self, member_id: &str) -> JoinGroupRequest {
         let subscription = assignor::encode_subscription(&BTreeSet::from([self.topic.to_string()]));
         JoinGroupRequest::default()
@@ -1138,6 +1235,7 @@ impl Consumer {
             .with_session_timeout_ms(millis(self.options.session_timeout))
             .with_rebalance_timeout_ms(millis(self.options.rebalance_timeout))
             .with_member_id(StrBytes::from_string(member_id.to_owned()))
+            .with_group_instance_id(self.instance_id())
             .with_protocol_type(StrBytes::from_static_str("consumer"))
             .with_protocols(
                 Strategy::OFFERED
@@ -1156,6 +1254,7 @@ impl Consumer {
             .with_group_id(self.group_id())
             .with_generation_id(identity.generation)
             .with_member_id(StrBytes::from_string(identity.member_id.to_string()))
+            .with_group_instance_id(self.instance_id())
             .with_assignments(
                 shares
                     .iter()
@@ -1197,7 +1296,10 @@ fn passes(code: Code) -> bool {
 
 /// Whether the question was not put because it is too early, with nothing wrong.
 fn is_pause(error: &Error) -> bool {
-    matches!(error, Error::Throttled { .. } | Error::Connecting { .. })
+    matches!(
+        error,
+        Error::Throttled { .. } | Error::Expired { .. } | Error::Connecting { .. }
+    )
 }
 
 fn millis(duration: Duration) -> i32 {

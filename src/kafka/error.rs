@@ -55,6 +55,27 @@ pub enum Error {
         /// What the socket said.
         source: Arc<io::Error>,
     },
+    /// TLS could not be agreed on, or broke: the certificate, the name, the version, or a port
+    /// that speaks something else.
+    #[error("TLS with {address} failed")]
+    Tls {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Which of these.
+        source: Arc<io::Error>,
+    },
+    /// The broker does not accept who we say we are.
+    #[error("{address} refuses our credentials ({mechanism}): {found}")]
+    Authentication {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the SASL mechanism.
+        mechanism: &'static str,
+        /// Why, in our own words: a broker's may hold the name.
+        found: String,
+        /// How often in a row it has refused them.
+        tries: u32,
+    },
     /// The first answer is not one of a Kafka broker.
     #[error("not a Kafka broker at {address}, or its port wants TLS: {found}")]
     NotKafka {
@@ -85,6 +106,22 @@ pub enum Error {
         /// First and last version that the broker speaks; `None`: it does not know the request.
         theirs: Option<(i16, i16)>,
     },
+    /// The broker is too old for something that the settings ask for.
+    #[error(
+        "{address} has no {feature}: that takes version {wanted} of {api}, it offers up to {offered}"
+    )]
+    Feature {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// What it cannot do.
+        feature: &'static str,
+        /// Name of the request.
+        api: &'static str,
+        /// First version that can.
+        wanted: i16,
+        /// Last version that we both speak.
+        offered: i16,
+    },
     /// A request that cannot be written, which is a mistake of ours.
     #[error("cannot write {api}: {found}")]
     Encode {
@@ -110,6 +147,12 @@ pub enum Error {
         address: Arc<str>,
         /// Rest of the pause.
         left: Duration,
+    },
+    /// Not tried: the time of the broker's session is up, and a new connection is due.
+    #[error("the session with {address} is to be renewed")]
+    Expired {
+        /// `HOST:PORT`.
+        address: Arc<str>,
     },
     /// Not tried: the last attempt failed a moment ago.
     #[error("{address} is not reachable, next attempt in {left:?}: {last}")]
@@ -159,6 +202,10 @@ impl Error {
         }
     }
 
+    /// So many refusals of our credentials in a row are no accident of a broker that has just
+    /// started. More would look like an attack, and lock the user out.
+    pub const AUTHENTICATION_TRIES: u32 = 3;
+
     /// Whether the same may succeed later without anybody's help.
     ///
     /// A broker that speaks another language or version passes too: brokers are replaced one by
@@ -170,14 +217,17 @@ impl Error {
             | Error::Timeout { .. }
             | Error::Closed { .. }
             | Error::Lost { .. }
+            | Error::Tls { .. }
             | Error::NotKafka { .. }
             | Error::Malformed { .. }
             | Error::Throttled { .. }
+            | Error::Expired { .. }
             | Error::Waiting { .. }
             | Error::Connecting { .. }
             | Error::NoBroker { .. }
             | Error::UnknownBroker { .. } => true,
-            Error::Version { .. } | Error::Encode { .. } => false,
+            Error::Authentication { tries, .. } => *tries < Self::AUTHENTICATION_TRIES,
+            Error::Version { .. } | Error::Feature { .. } | Error::Encode { .. } => false,
             Error::Refused { code, .. } => code.is_retriable(),
         }
     }
@@ -187,7 +237,7 @@ impl Error {
         /// After which it is worth asking for a connection again.
         const CONNECTING: Duration = Duration::from_millis(20);
         match self {
-            Error::Connecting { .. } => Some(CONNECTING),
+            Error::Connecting { .. } | Error::Expired { .. } => Some(CONNECTING),
             Error::Throttled { left, .. }
             | Error::Waiting { left, .. }
             | Error::NoBroker { left, .. } => Some(*left),

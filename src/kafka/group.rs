@@ -17,6 +17,9 @@
 //!
 //! It guarantees: a lease is live in at most one generation, but for a partition that returns in
 //! the directly following one (nobody else can have had it in between).
+//!
+//! A static member (KIP-345) never leaves: it comes back under the same static id within its
+//! session, and the coordinator gives it what it had without a rebalance.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -194,6 +197,8 @@ impl Timing {
 #[derive(Debug)]
 pub(super) struct Group {
     name: String,
+    /// Ours alone, or [`Code::FencedInstanceId`]; `None`: a dynamic member.
+    instance_id: Option<String>,
     timing: Timing,
     state: State,
     identity: Identity,
@@ -216,9 +221,15 @@ pub(super) struct Group {
 
 impl Group {
     /// A member that has not joined yet.
-    pub(super) fn new(name: impl Into<String>, timing: Timing, now: Instant) -> Self {
+    pub(super) fn new(
+        name: impl Into<String>,
+        instance_id: Option<String>,
+        timing: Timing,
+        now: Instant,
+    ) -> Self {
         Self {
             name: name.into(),
+            instance_id,
             timing,
             state: State::Joining { outstanding: false },
             identity: Identity {
@@ -547,14 +558,15 @@ impl Group {
         }
     }
 
-    /// Leaves: all leases end. Returns the member id to leave with, if there is one.
+    /// Leaves: all leases end. Returns the member id to leave with, if there is one. A static
+    /// member has none: it stays for its session, so that a restart moves no partition.
     pub(super) fn leave(&mut self) -> Option<Arc<str>> {
         self.drop_leases();
         self.state = State::Left;
         self.ticket += 1;
         let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
         self.identity.generation = -1;
-        Some(member_id).filter(|id| !id.is_empty())
+        Some(member_id).filter(|id| !id.is_empty() && self.instance_id.is_none())
     }
 
     /// Stops for good, from outside the protocol.
@@ -594,11 +606,12 @@ impl Group {
             let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
             self.lose("it has stalled", now);
             return match self.coordinator.clone() {
-                Some(coordinator) => Beat::Leave {
+                Some(coordinator) if self.instance_id.is_none() => Beat::Leave {
                     member_id,
                     coordinator,
                 },
-                None => Beat::Idle,
+                // Without heartbeats the session of a static member runs out, as Java's does.
+                _ => Beat::Idle,
             };
         }
         let Some(coordinator) = self.coordinator.clone() else {
@@ -694,7 +707,9 @@ impl Group {
             }
             Failure::Code(Code::RebalanceInProgress) => self.restart_join(),
             // Nothing is wrong yet.
-            Failure::Connection(Error::Connecting { .. } | Error::Throttled { .. }) => {
+            Failure::Connection(
+                Error::Connecting { .. } | Error::Throttled { .. } | Error::Expired { .. },
+            ) => {
                 return self.retry(now);
             }
             Failure::Code(Code::NotCoordinator | Code::CoordinatorNotAvailable)
@@ -823,9 +838,12 @@ impl Group {
     }
 
     fn stop_if_final(&mut self, api: &'static str, failure: &Failure) -> bool {
-        let Some(fatal) = final_failure(api, &self.name, failure) else {
+        let Some(mut fatal) = final_failure(api, &self.name, failure) else {
             return false;
         };
+        if let (FatalKind::Fenced, Some(id)) = (fatal.kind, &self.instance_id) {
+            fatal.message = format!("{}: {id}", fatal.message);
+        }
         self.stop(fatal);
         true
     }
@@ -836,13 +854,7 @@ fn final_failure(api: &'static str, group: &str, failure: &Failure) -> Option<Fa
     let code = match failure {
         Failure::Code(code) => *code,
         Failure::Connection(Error::Refused { code, .. }) => *code,
-        Failure::Connection(error @ Error::Version { .. }) => {
-            return Some(Fatal::new(FatalKind::Configuration, chain(error)));
-        }
-        Failure::Connection(error @ Error::Encode { .. }) => {
-            return Some(Fatal::new(FatalKind::Internal, chain(error)));
-        }
-        Failure::Connection(_) => return None,
+        Failure::Connection(error) => return Fatal::of(error),
     };
     let (kind, why) = match code {
         Code::FencedInstanceId => (
@@ -994,7 +1006,7 @@ mod tests {
     impl Test {
         fn new() -> Self {
             let now = Instant::now();
-            let mut group = Group::new("g", TIMING, now);
+            let mut group = Group::new("g", None, TIMING, now);
             assert_eq!(group.step(now), Step::Find);
             group.found(coordinator());
             Self { group, now }
@@ -1387,7 +1399,7 @@ mod tests {
         #[test]
         fn never_in_two_generations(script in proptest::collection::vec(inputs(), 1..120)) {
             let mut now = Instant::now();
-            let mut group = Group::new("g", TIMING, now);
+            let mut group = Group::new("g", None, TIMING, now);
             let (mut join, mut sync) = (None, None);
             let (mut old_tickets, mut old_identities) = (Vec::new(), Vec::new());
             let mut generation = 0;

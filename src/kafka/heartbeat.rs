@@ -16,7 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::connection::{Connection, Timeouts};
 use super::group::{Beat, Coordinator, Failure, Identity, Shared};
-use super::options::ConsumerOptions;
+use super::options::{ClusterOptions, ConsumerOptions};
 use super::{Code, Error};
 
 /// Time for leaving. Nobody waits for more.
@@ -38,7 +38,8 @@ impl Heartbeat {
         let patience = options.session_timeout / 3;
         let mut pulse = Pulse {
             group_id: options.group_id.clone(),
-            client_id: options.cluster.client_id.clone(),
+            instance_id: options.group_instance_id.clone(),
+            cluster: options.cluster.clone(),
             patience,
             timeouts: Timeouts {
                 connect: Timeouts::default().connect.min(patience),
@@ -60,7 +61,8 @@ impl Heartbeat {
 
 struct Pulse {
     group_id: String,
-    client_id: String,
+    instance_id: Option<String>,
+    cluster: ClusterOptions,
     patience: Duration,
     timeouts: Timeouts,
     connection: Option<Connection>,
@@ -81,7 +83,7 @@ impl Pulse {
                         Ok(None) => group.well(&identity),
                         Ok(Some(code)) => group.refused(&identity, code, now),
                         // The pause is the broker's wish, and shorter than any session.
-                        Err(Error::Throttled { .. }) => {}
+                        Err(Error::Throttled { .. } | Error::Expired { .. }) => {}
                         Err(error) => {
                             self.connection = None;
                             let failure = Failure::Connection(error);
@@ -93,9 +95,9 @@ impl Pulse {
                     member_id,
                     coordinator,
                 } => leave(
+                    &self.cluster,
                     &self.group_id,
                     &member_id,
-                    &self.client_id,
                     &coordinator,
                     LEAVE,
                 ),
@@ -116,14 +118,15 @@ impl Pulse {
             None => self.connection.insert(Connection::open_at(
                 &coordinator.name,
                 coordinator.address,
-                &self.client_id,
+                &self.cluster,
                 &self.timeouts,
             )?),
         };
         let request = HeartbeatRequest::default()
             .with_group_id(GroupId(StrBytes::from_string(self.group_id.clone())))
             .with_generation_id(identity.generation)
-            .with_member_id(StrBytes::from_string(identity.member_id.to_string()));
+            .with_member_id(StrBytes::from_string(identity.member_id.to_string()))
+            .with_group_instance_id(self.instance_id.clone().map(StrBytes::from_string));
         let answer = connection.request(&request, self.patience)?;
         Ok(Code::try_from_code(answer.error_code))
     }
@@ -142,12 +145,12 @@ fn next(shared: &Shared) -> Beat {
     }
 }
 
-/// Tells the coordinator that a member goes. Whether it heard is not known afterwards: the session
-/// runs out on its own.
+/// Tells the coordinator that a dynamic member goes. Whether it heard is not known afterwards: the
+/// session runs out on its own.
 pub(super) fn leave(
+    cluster: &ClusterOptions,
     group_id: &str,
     member_id: &str,
-    client_id: &str,
     coordinator: &Coordinator,
     limit: Duration,
 ) {
@@ -160,7 +163,7 @@ pub(super) fn leave(
     let request = LeaveGroupRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(group_id.to_owned())))
         .with_member_id(StrBytes::from_string(member_id.to_owned()));
-    let outcome = Connection::open_at(&coordinator.name, coordinator.address, client_id, &timeouts)
+    let outcome = Connection::open_at(&coordinator.name, coordinator.address, cluster, &timeouts)
         .and_then(|mut connection| connection.request(&request, limit));
     match outcome.map(|answer| Code::try_from_code(answer.error_code)) {
         Ok(None) => log::info!("group {group_id}: {member_id} has left"),

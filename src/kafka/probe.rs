@@ -9,7 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::cluster::{Cluster, TopicState};
 use super::connection::{Connection, Timeouts};
-use super::error::Code;
+use super::error::{Code, Error};
 use super::options::ClusterOptions;
 use crate::error::chain;
 
@@ -93,8 +93,14 @@ pub fn probe(options: &ClusterOptions, topics: &[&str], group: Option<&str>) -> 
 }
 
 fn broker(options: &ClusterOptions, name: &str, address: &str) -> ProbeLine {
-    match Connection::open(address, &options.client_id, &Timeouts::default()) {
-        Err(error) => unreachable(format!("broker {name}: {}", chain(&error))),
+    match Connection::open(address, options, &Timeouts::default()) {
+        Err(error) => {
+            let text = format!("broker {name}: {}", chain(&error));
+            match error {
+                Error::Authentication { .. } => line(Finding::NotAuthorised, text),
+                _ => unreachable(text),
+            }
+        }
         Ok(connection) => {
             let gaps: Vec<String> = connection.gaps().iter().map(ToString::to_string).collect();
             if gaps.is_empty() {
@@ -120,7 +126,7 @@ fn member(cluster: &mut Cluster, group: &str) -> ProbeLine {
         .with_member_id(StrBytes::from_static_str("probe"))
         .with_group_instance_id(None);
     let (node, address) = (coordinator.node, &coordinator.address);
-    let outcome = Connection::open(address, &cluster.options().client_id, cluster.timeouts())
+    let outcome = Connection::open(address, cluster.options(), cluster.timeouts())
         .and_then(|mut connection| connection.request(&request, ANSWER));
     let place = format!("group {group}: coordinator is broker {node} at {address}");
     match outcome {

@@ -14,6 +14,7 @@ use kafka_protocol::messages::{
     JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListOffsetsRequest,
     ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
     OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse,
+    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
     SyncGroupRequest, SyncGroupResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
@@ -39,17 +40,17 @@ pub(super) trait Api: Encodable + HeaderVersion {
 }
 
 macro_rules! apis {
-    ($($request:ident -> $response:ident, $key:literal $name:literal $first:literal..=$last:literal $($leading:ident)?;)*) => {
+    ($($request:ident -> $response:ident, $key:literal $name:literal $first:literal..=$last:literal $($kind:ident)?;)*) => {
         $(impl Api for $request {
             type Response = $response;
             const KEY: i16 = $key;
             const NAME: &'static str = $name;
             const VERSIONS: (i16, i16) = ($first, $last);
             fn throttle(response: &$response) -> i32 {
-                response.throttle_time_ms
+                apis!(@throttle response $($kind)?)
             }
             fn refused(code: i16) -> Option<$response> {
-                apis!(@refused $response code $($leading)?)
+                apis!(@refused $response code $($kind)?)
             }
         })*
 
@@ -59,13 +60,21 @@ macro_rules! apis {
     (@refused $response:ident $code:ident leading) => {
         Some($response::default().with_error_code($code))
     };
-    (@refused $response:ident $code:ident) => {{
+    (@refused $response:ident $code:ident $($other:ident)?) => {{
         let _ = $code;
         None
     }};
+    (@throttle $response:ident sasl) => {{
+        let _ = $response;
+        0
+    }};
+    (@throttle $response:ident $($other:ident)?) => {
+        $response.throttle_time_ms
+    };
 }
 
 // `leading`: the answer begins with the throttle time and then a code for the whole request.
+// `sasl`: asked only where the settings say so, and the answer has no throttle time.
 apis! {
     ProduceRequest -> ProduceResponse, 0 "Produce" 7..=8; // 7: zstd; 8: says which record is bad
     FetchRequest -> FetchResponse, 1 "Fetch" 10..=11; // 10: zstd; from 13 topics have ids
@@ -75,10 +84,12 @@ apis! {
     OffsetFetchRequest -> OffsetFetchResponse, 9 "OffsetFetch" 5..=5;
     FindCoordinatorRequest -> FindCoordinatorResponse, 10 "FindCoordinator" 1..=2;
     JoinGroupRequest -> JoinGroupResponse, 11 "JoinGroup" 2..=5 leading; // 4: MEMBER_ID_REQUIRED
-    HeartbeatRequest -> HeartbeatResponse, 12 "Heartbeat" 2..=3 leading;
+    HeartbeatRequest -> HeartbeatResponse, 12 "Heartbeat" 2..=3 leading; // 3: static id
     LeaveGroupRequest -> LeaveGroupResponse, 13 "LeaveGroup" 1..=2 leading; // 3: list of members
-    SyncGroupRequest -> SyncGroupResponse, 14 "SyncGroup" 2..=3 leading;
+    SyncGroupRequest -> SyncGroupResponse, 14 "SyncGroup" 2..=3 leading; // 3: static id
+    SaslHandshakeRequest -> SaslHandshakeResponse, 17 "SaslHandshake" 1..=1 sasl;
     InitProducerIdRequest -> InitProducerIdResponse, 22 "InitProducerId" 0..=4;
+    SaslAuthenticateRequest -> SaslAuthenticateResponse, 36 "SaslAuthenticate" 0..=1 sasl; // 1: lifetime
 }
 
 /// What one broker speaks, by request number.
@@ -99,9 +110,13 @@ impl Versions {
         self.common(A::KEY, A::NAME, A::VERSIONS, address)
     }
 
-    /// An error for each request without a common version.
+    /// An error for each request without a common version. Those of SASL are left out: where they
+    /// are needed the connection would not be there without them.
     pub(super) fn gaps(&self, address: &Arc<str>) -> Vec<Error> {
         ALL.iter()
+            .filter(|(key, ..)| {
+                ![SaslHandshakeRequest::KEY, SaslAuthenticateRequest::KEY].contains(key)
+            })
             .filter_map(|(key, api, ours)| self.common(*key, api, *ours, address).err())
             .collect()
     }

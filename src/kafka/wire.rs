@@ -31,6 +31,17 @@ use Shape::{Array, Blob, Rest, Skip, Str};
 const INT: Shape = Skip(4);
 const INTS: Shape = Array(&[INT]);
 
+/// What four bytes are that should have been the length of a frame, and are out of bounds. Other
+/// protocols show: their first letters are lengths of a gigabyte.
+pub(super) fn no_frame(length: [u8; 4]) -> Fault {
+    match length {
+        [b'H', b'T', b'T', b'P'] => "it answers like an HTTP server".into(),
+        // A record of TLS: alert or handshake, version 3.x.
+        [21 | 22, 3, ..] => "its port wants TLS".into(),
+        _ => format!("a frame of {} bytes", i32::from_be_bytes(length)),
+    }
+}
+
 /// Why a body was refused.
 pub(super) type Fault = String;
 
@@ -101,6 +112,11 @@ fn shape(key: i16, version: i16) -> Option<&'static [Shape]> {
         (12, 2..=3) | (13, 1..=2) => &[Skip(6)],
         // SyncGroup: and our assignment
         (14, 2..=3) => &[Skip(6), Blob],
+        // SaslHandshake: code, mechanisms
+        (17, 1) => &[Skip(2), Array(&[Str])],
+        // SaslAuthenticate: code, message, the mechanism's own; lifetime
+        (36, 0) => &[Skip(2), Str, Blob],
+        (36, 1) => &[Skip(2), Str, Blob, Skip(8)],
         // InitProducerId: throttle, code, id, epoch; then tags, which the crate keeps one by one
         (22, 0..=1) => &[Skip(16)],
         (22, 2..=4) => &[Skip(16), Rest],
@@ -366,6 +382,17 @@ mod tests {
                             .with_assignment(Bytes::from_static(b"assignment")),
                         version,
                     ),
+                    17 => encoded(
+                        &SaslHandshakeResponse::default()
+                            .with_mechanisms(vec![text("PLAIN"), text("SCRAM-SHA-512")]),
+                        version,
+                    ),
+                    36 => encoded(
+                        &SaslAuthenticateResponse::default()
+                            .with_error_message(Some(text("message")))
+                            .with_auth_bytes(Bytes::from_static(b"r=nonce")),
+                        version,
+                    ),
                     22 => encoded(&InitProducerIdResponse::default(), version),
                     _ => panic!("a sample is missing for request {key}"),
                 };
@@ -389,7 +416,9 @@ mod tests {
             12 => decode::<HeartbeatRequest>(version, body).map(drop),
             13 => decode::<LeaveGroupRequest>(version, body).map(drop),
             14 => decode::<SyncGroupRequest>(version, body).map(drop),
+            17 => decode::<SaslHandshakeRequest>(version, body).map(drop),
             22 => decode::<InitProducerIdRequest>(version, body).map(drop),
+            36 => decode::<SaslAuthenticateRequest>(version, body).map(drop),
             _ => panic!("unknown request {key}"),
         }
     }

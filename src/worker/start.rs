@@ -12,7 +12,7 @@ use crate::download::{Budget, Downloader};
 use crate::engine::{RuleOptions, RuleSet};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::kafka::{Consumer, Producer, Stats};
+use crate::kafka::{self, Code, Consumer, Producer, Stats};
 use crate::output::{Output, Sink};
 use crate::pipeline::{self, Pipeline};
 use crate::rules::RULES;
@@ -280,7 +280,7 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
 }
 
 /// Waits until the topic is there. `Some` when the process must end: it stays missing although
-/// its cluster answers, or a signal came first.
+/// its cluster answers, its cluster refuses us for good, or a signal came first.
 fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<Exit> {
     let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 20);
     let mut missing_since = None;
@@ -312,7 +312,17 @@ fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<E
                 health.membership(Some(format!("topic {} is missing", sink.topic)));
             }
             // The client itself logs the state of its brokers.
-            Err(error) => health.membership(Some(chain(&error))),
+            Err(error) if error.is_transient() => health.membership(Some(chain(&error))),
+            Err(error) => {
+                log::error!("topic {}: {}", sink.topic, chain(&error));
+                return Some(match error {
+                    kafka::Error::Authentication { .. } => Exit::NotAuthorised,
+                    _ if error.code() == Some(Code::TopicAuthorizationFailed) => {
+                        Exit::NotAuthorised
+                    }
+                    _ => Exit::Configuration,
+                });
+            }
         }
         sleep_unless(pauses.next_pause(), || shutdown.is_requested());
     }

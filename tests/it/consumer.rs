@@ -28,6 +28,7 @@ fn options(broker: &Broker) -> ConsumerOptions {
             bootstrap_servers: broker.addresses(),
             client_id: "worker".into(),
             metadata_max_age: Duration::from_millis(200),
+            ..ClusterOptions::default()
         },
         group_id: GROUP.into(),
         topic: TOPIC.into(),

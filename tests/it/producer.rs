@@ -22,6 +22,7 @@ fn cluster(broker: &Broker) -> ClusterOptions {
         bootstrap_servers: broker.addresses(),
         client_id: "test".into(),
         metadata_max_age: Duration::from_secs(300),
+        ..ClusterOptions::default()
     }
 }
 

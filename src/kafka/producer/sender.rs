@@ -251,6 +251,8 @@ pub(super) struct Sender {
     /// Under way, by broker.
     requests: BTreeMap<i32, VecDeque<Request>>,
     questions: Vec<Question>,
+    /// What the brokers answer that does not pass by itself.
+    refused: Option<Error>,
     /// Which partition gets the next record without a key.
     turns: HashMap<Arc<str>, i32>,
 }
@@ -269,6 +271,7 @@ impl Sender {
             lanes: BTreeMap::new(),
             requests: BTreeMap::new(),
             questions: Vec::new(),
+            refused: None,
             turns: HashMap::new(),
         }
     }
@@ -382,11 +385,46 @@ impl Sender {
         for question in &self.questions {
             self.cluster.want(&question.topic);
         }
-        if let Err(error) = self.cluster.refresh_if_due() {
-            let reason = chain(&error);
-            for topic in self.busy_topics() {
-                self.stall(&topic, &reason);
+        match self.cluster.refresh_if_due() {
+            Ok(false) => {}
+            Ok(true) => self.refused = self.cluster.lacks::<ProduceRequest>(),
+            Err(error) => {
+                let reason = chain(&error);
+                for topic in self.busy_topics() {
+                    self.stall(&topic, &reason);
+                }
+                if error.is_transient() {
+                    return;
+                }
+                if let Error::Authentication { .. } = error {
+                    self.fail_all();
+                }
+                self.refused = Some(error);
             }
+        }
+    }
+
+    /// Nobody may write any more: the brokers do not know us.
+    fn fail_all(&mut self) {
+        let error = |topic: &Arc<str>| SendError::NotAuthorised {
+            topic: topic.clone(),
+        };
+        for (topic, jobs) in &mut self.homeless {
+            for job in jobs.drain(..) {
+                job.ticket.finish(Err(error(topic)));
+            }
+        }
+        let mut in_doubt = Vec::new();
+        for (partition, lane) in &mut self.lanes {
+            if lane.pack.as_ref().is_none_or(|pack| !pack.in_flight) {
+                // Written or not, nobody knows, and so the next sequence is unknown too.
+                let sent = lane.pack.as_ref().filter(|pack| pack.first_sent.is_some());
+                in_doubt.extend(sent.map(|pack| pack.origin));
+                lane.fail_all(&error(&partition.topic));
+            }
+        }
+        for origin in in_doubt {
+            self.renew(origin);
         }
     }
 
@@ -406,6 +444,7 @@ impl Sender {
                 .refreshed()
                 .is_some_and(|at| at > question.asked);
             let answer = match self.cluster.topic(&question.topic) {
+                _ if self.refused.is_some() => self.refused.clone().map(Err),
                 TopicState::Known { partitions } => Some(Ok(usize::try_from(partitions).ok())),
                 TopicState::Refused(Code::UnknownTopicOrPartition) if fresh => Some(Ok(None)),
                 TopicState::Refused(code) if fresh && !code.is_retriable() => {
@@ -700,13 +739,13 @@ impl Sender {
 
     /// Nothing of it has left.
     fn not_sent(&mut self, partitions: &[TopicPartition], error: &Error) {
-        // A connection that is just being made is no trouble yet.
+        // A connection that is just being made, or made anew, is no trouble yet.
         let pause = error.pause();
         if pause.is_none() {
             self.cluster.expire();
         }
         for partition in partitions {
-            if !matches!(error, Error::Connecting { .. }) {
+            if !matches!(error, Error::Connecting { .. } | Error::Expired { .. }) {
                 self.stall(&partition.topic, &chain(error));
             }
             if let Some(lane) = self.lanes.get_mut(partition) {
