@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 # Seconds between two actions. A rebalance takes up to the workers' drain time, so not all of them find a calm group.
-GAP = (2.0, 6.0)
+GAP = (2.0, 8.0)
 # Nothing happens before the first workers share the partitions, nor so late that it could not be undone.
 CALM_START, CALM_END = 8.0, 12.0
 
@@ -72,7 +72,7 @@ def actions(seed, seconds):
                 # The next one must not meet a record that still suffers from this one.
                 add(at, ARCHIVES, dice.choice(["refuses", "silent", "busy"]), dice.uniform(2, 7), rest=20)
             case "broker stop" | "broker kill":
-                add(at, BROKER, card.split()[1], dice.uniform(0, 6), rest=12)
+                add(at, BROKER, card.split()[1], dice.uniform(0, 6), rest=20)
         return True
 
     at, deck = CALM_START, []

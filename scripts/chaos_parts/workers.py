@@ -105,6 +105,8 @@ class Worker:
         self.process = None
         self.asked = None  # what we did that may end it: "term", "term twice"
         self.asked_at = 0.0
+        self.asked_early = False  # before it said its first word: like every program it may then end of the signal
+        self.greeted = False
         self.partitions = set()  # as the log last said
         self.frozen = False
         self.lives = 0
@@ -118,6 +120,7 @@ class Worker:
     def start(self):
         """Only from the main thread: see `tools.spawn`."""
         self.lives += 1
+        self.greeted = False
         with open(self.log, "ab") as log:
             self.process = tools.spawn(
                 [str(self.program), "run", "--config", str(self.config)],
@@ -138,7 +141,7 @@ class Worker:
         self.over()
 
     def ask_to_end(self, how):
-        self.asked, self.asked_at = how, time.monotonic()
+        self.asked, self.asked_at, self.asked_early = how, time.monotonic(), not self.greeted
         self.process.terminate()
 
     def second_signal(self):
@@ -156,7 +159,7 @@ class Worker:
     def over(self):
         """This life has ended."""
         self.process = None
-        self.asked = None
+        self.asked, self.asked_early = None, False
         self.frozen = False
         self.partitions = set()
         self.cpu_seconds += self.cpu_now
@@ -191,6 +194,7 @@ class Worker:
             self.levels[found[2]] += 1
             if found[2] == "DEBUG":
                 continue
+            self.greeted = True
             if assigned := ASSIGNED.search(text):
                 self.partitions = {int(number) for number in PLACE.findall(assigned[1])}
             elif given_up := GIVEN_UP.search(text):
