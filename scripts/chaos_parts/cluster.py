@@ -186,17 +186,15 @@ def read_outcomes(address):
     """Every record of results and dead letters, from the start to the end of now."""
     consumer = Consumer(settings(address, **{"group.id": "chaos-reader", "enable.auto.commit": False}))
     try:
-        left = set()
-        assigned = []
-        for topic in (RESULTS, DEAD_LETTERS):
-            for number in range(TOPICS[topic]):
+        ends = {}
+        for topic, count in ((RESULTS, TOPICS[RESULTS]), (DEAD_LETTERS, TOPICS[DEAD_LETTERS])):
+            for number in range(count):
                 start, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
                 if start != 0:
                     raise tools.Problem(f"{topic}-{number} begins at {start}: outcomes are gone, the ledger would be wrong")
                 if end > 0:
-                    left.add((topic, number, end))
-                    assigned.append(TopicPartition(topic, number, OFFSET_BEGINNING))
-        ends = {(topic, number): end for topic, number, end in left}
+                    ends[topic, number] = end
+        assigned = [TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in ends]
         consumer.assign(assigned)
         deadline = time.monotonic() + 60
         while ends:

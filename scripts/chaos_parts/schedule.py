@@ -3,8 +3,11 @@
 import random
 from dataclasses import dataclass
 
-# Seconds between two actions. A rebalance takes up to the workers' drain time, so not all of them find a calm group.
+# Seconds between two actions. The group waits for a killed member until its session ends, so some of them find a
+# rebalance under way, and some find work.
 GAP = (2.0, 8.0)
+# Seconds behind each deck, in which the workers catch up and the next storm finds records in work again.
+CALM = 15.0
 # Nothing happens before the first workers share the partitions, nor so late that it could not be undone.
 CALM_START, CALM_END = 8.0, 12.0
 
@@ -78,6 +81,7 @@ def actions(seed, seconds):
     at, deck = CALM_START, []
     while at < seconds - CALM_END:
         if not deck:
+            at += CALM if made else 0
             deck = dice.sample(DECK, len(DECK))
         card = next((card for card in deck if act(card, at)), None)
         if card:
