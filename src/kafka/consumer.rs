@@ -45,8 +45,10 @@ use crate::error::chain;
 const ANSWER: Duration = Duration::from_secs(10);
 /// A broker that holds a Fetch for so much longer than asked is gone.
 const FETCH_GRACE: Duration = Duration::from_secs(30);
-/// Time for one call of `commit`, all tries together. The next call tries again.
+/// Time for one call of `commit`, in which the last try begins. The next call tries again.
 const COMMIT: Duration = Duration::from_secs(5);
+/// Least time for the answer to one try of a commit.
+const COMMIT_ANSWER: Duration = Duration::from_secs(1);
 /// Longest wait on one thing without looking at the others.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -186,7 +188,8 @@ impl Consumer {
                 break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let last = match self.commit_once(&identity, &open, left) {
+            // An answer that comes too late costs the connection, however well the broker is.
+            let last = match self.commit_once(&identity, &open, left.max(COMMIT_ANSWER)) {
                 Ok(codes) => {
                     let mut last = None;
                     open.retain(|commit| {
@@ -218,7 +221,8 @@ impl Consumer {
                 break;
             }
             let last = last.unwrap_or_else(|| self.refusal(Code::UnknownServerError));
-            if Instant::now() >= deadline {
+            let pause = last.pause().unwrap_or_else(|| backoff.next_pause());
+            if Instant::now() + pause >= deadline {
                 for commit in open.drain(..) {
                     done.insert(&commit.partition, Err(last.clone()));
                 }
@@ -226,11 +230,7 @@ impl Consumer {
             }
             self.stats.commits_retried.increment();
             log::debug!("commit is tried again: {}", chain(&last));
-            let pause = last.pause().unwrap_or_else(|| backoff.next_pause());
-            sleep_unless(
-                pause.min(deadline.saturating_duration_since(Instant::now())),
-                || false,
-            );
+            sleep_unless(pause, || false);
         }
         self.shared.lock().progress(Instant::now());
         let missing = self.refusal(Code::UnknownServerError);

@@ -497,6 +497,27 @@ fn commits_that_pass_when_tried_again() {
     assert!(member.consumer.stats().commits_retried.get() >= 13);
 }
 
+/// The time for a commit ends with a last refusal, not with a try that has no time for an answer:
+/// that would close a connection which is well.
+#[test]
+fn k16_a_commit_that_runs_out_of_time_keeps_its_connection() {
+    let broker = Broker::start();
+    broker.create_topic(TOPIC, 1);
+    values(&broker, 0, &["a"]);
+    let mut member = Member::start(options(&broker));
+    member.until_read(&["a"]);
+    let code = Code::RequestTimedOut;
+    let hook = broker.on(ApiKey::OffsetCommit).times(1000).error(code.code());
+    let reconnects = member.consumer.stats().reconnects.get();
+    assert_eq!(member.commit_code(), Some(code));
+    assert!(hook.used() > 3);
+    broker.clear_hooks();
+    assert_eq!(member.commit_code(), None);
+    assert_eq!(broker.committed(GROUP, TOPIC, 0), Some(1));
+    assert_eq!(member.consumer.stats().reconnects.get(), reconnects);
+    assert_eq!(member.count(lost) + member.count(revoking), 0);
+}
+
 #[test]
 fn each_partition_of_a_commit_has_its_own_answer() {
     let broker = Broker::start();
