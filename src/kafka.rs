@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use consumer::Consumer;
+pub use consumer::{Consumer, Metadata};
 pub use error::{Code, Error};
 pub use group::Phase;
 pub use probe::{Finding, ProbeLine, probe};

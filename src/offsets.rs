@@ -116,6 +116,24 @@ impl Offsets {
             .collect()
     }
 
+    /// All watermarks, and whether the broker has another offset.
+    pub fn watermarks(&self) -> impl Iterator<Item = (Watermark, bool)> {
+        self.windows.iter().map(|(partition, window)| {
+            let watermark = Watermark {
+                partition: partition.clone(),
+                lease: window.lease.clone(),
+                offset: window.watermark(),
+            };
+            let moved = watermark.offset != window.committed;
+            (watermark, moved)
+        })
+    }
+
+    /// The watermark of one partition.
+    pub fn watermark(&self, partition: &TopicPartition) -> Option<i64> {
+        self.windows.get(partition).map(Window::watermark)
+    }
+
     /// Takes note of what the broker acknowledged.
     pub fn committed(&mut self, watermark: &Watermark) {
         if let Some(window) = self.windows.get_mut(&watermark.partition)

@@ -52,6 +52,9 @@ const COMMIT_ANSWER: Duration = Duration::from_secs(1);
 /// Longest wait on one thing without looking at the others.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// What is committed along with the offsets of partitions.
+pub type Metadata = BTreeMap<TopicPartition, String>;
+
 /// A question to the coordinator that waits for the whole group.
 #[derive(Debug, Clone, Copy)]
 struct Entering {
@@ -162,6 +165,12 @@ impl Consumer {
     /// Tried again for some seconds while the coordinator is away. Only offsets whose lease is
     /// live are sent.
     pub fn commit(&mut self, offsets: &[Commit]) -> Vec<CommitResult> {
+        self.commit_with(offsets, &Metadata::new())
+    }
+
+    /// As [`Consumer::commit`], each offset with the metadata of its partition, empty where there
+    /// is none. [`Consumer::began_at`] tells it to the next owner.
+    pub fn commit_with(&mut self, offsets: &[Commit], metadata: &Metadata) -> Vec<CommitResult> {
         let mut open: Vec<&Commit> = offsets.iter().collect();
         let mut done: BTreeMap<&TopicPartition, Result<(), Error>> = BTreeMap::new();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20);
@@ -189,7 +198,8 @@ impl Consumer {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             // An answer that comes too late costs the connection, however well the broker is.
-            let last = match self.commit_once(&identity, &open, left.max(COMMIT_ANSWER)) {
+            let answer_within = left.max(COMMIT_ANSWER);
+            let last = match self.commit_once(&identity, &open, metadata, answer_within) {
                 Ok(codes) => {
                     let mut last = None;
                     open.retain(|commit| {
@@ -335,6 +345,21 @@ impl Consumer {
     /// behind its last record, transactions that are still open included.
     pub fn lag(&self) -> Vec<(TopicPartition, i64)> {
         self.fetcher.high_watermarks()
+    }
+
+    /// The committed offset that reading a partition began at under its present lease, and the
+    /// metadata that was committed with it. `None` without one.
+    pub fn began_at(&self, partition: &TopicPartition) -> Option<(i64, Arc<str>)> {
+        self.fetcher.began_at(partition)
+    }
+
+    /// Where each partition that we read is read next. What lies before it was handed out, though
+    /// not by a poll that is still to come.
+    pub fn positions(&self) -> Vec<(TopicPartition, i64)> {
+        let positions = self.fetcher.positions();
+        positions
+            .map(|(partition, offset)| (partition.clone(), offset))
+            .collect()
     }
 
     /// What was counted since the start.
@@ -851,6 +876,10 @@ impl Consumer {
                         .map(|partition| partition.committed_offset)
                         .filter(|offset| *offset >= 0);
                     let added = asked.partition.partition >= known_at_start;
+                    if let (Some(offset), Some(found)) = (offset, found) {
+                        let text = found.metadata.as_deref().unwrap_or_default();
+                        self.fetcher.committed_with(asked, offset, text);
+                    }
                     self.fetcher.committed(asked, offset, added);
                 }
                 Some(Some(code)) => {
@@ -1139,6 +1168,7 @@ impl Consumer {
         &mut self,
         identity: &Identity,
         commits: &[&Commit],
+        metadata: &Metadata,
         limit: Duration,
     ) -> Result<BTreeMap<TopicPartition, Option<Code>>, Error> {
         // While the coordinator is away only we can look for it: nobody polls meanwhile.
@@ -1151,6 +1181,7 @@ impl Consumer {
         }
         let mut topics: BTreeMap<Arc<str>, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
         for commit in commits {
+            let text = metadata.get(&commit.partition).cloned().unwrap_or_default();
             topics
                 .entry(commit.partition.topic.clone())
                 .or_default()
@@ -1159,7 +1190,7 @@ impl Consumer {
                         .with_partition_index(commit.partition.partition)
                         .with_committed_offset(commit.offset)
                         .with_committed_leader_epoch(-1)
-                        .with_committed_metadata(Some(StrBytes::from_static_str(""))),
+                        .with_committed_metadata(Some(StrBytes::from_string(text))),
                 );
         }
         let topics = topics

@@ -52,6 +52,8 @@ struct Position {
     backoff: Backoff,
     /// The code of a series of failures, which is logged once.
     trouble: Option<Code>,
+    /// The committed offset that it began at, with its metadata.
+    committed: Option<(i64, Arc<str>)>,
 }
 
 impl Position {
@@ -66,6 +68,7 @@ impl Position {
             not_before: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20),
             trouble: None,
+            committed: None,
         }
     }
 
@@ -230,6 +233,28 @@ impl Fetcher {
                 None => position.place = Place::Reset(reset),
             }
         }
+    }
+
+    /// The committed offset of a partition came with this text.
+    pub(super) fn committed_with(&mut self, asked: &Asked, offset: i64, metadata: &str) {
+        if let Some(position) = self.asked(asked) {
+            position.committed = Some((offset, metadata.into()));
+        }
+    }
+
+    /// The committed offset that reading a partition began at, and its metadata.
+    pub(super) fn began_at(&self, partition: &TopicPartition) -> Option<(i64, Arc<str>)> {
+        self.positions.get(partition)?.committed.clone()
+    }
+
+    /// Where each partition is read next, as far as that is known.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
+        self.positions
+            .iter()
+            .filter_map(|(partition, position)| match position.place {
+                Place::At(offset) => Some((partition, offset)),
+                Place::Committed | Place::Reset(_) | Place::OutOfRange(_) => None,
+            })
     }
 
     /// The ends of a partition are known.

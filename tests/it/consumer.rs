@@ -507,7 +507,10 @@ fn k16_a_commit_that_runs_out_of_time_keeps_its_connection() {
     let mut member = Member::start(options(&broker));
     member.until_read(&["a"]);
     let code = Code::RequestTimedOut;
-    let hook = broker.on(ApiKey::OffsetCommit).times(1000).error(code.code());
+    let hook = broker
+        .on(ApiKey::OffsetCommit)
+        .times(1000)
+        .error(code.code());
     let reconnects = member.consumer.stats().reconnects.get();
     assert_eq!(member.commit_code(), Some(code));
     assert!(hook.used() > 3);
