@@ -25,6 +25,7 @@ use self::problems::Origin;
 pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
 use crate::archive::limits::Limits;
+use crate::breaker;
 use crate::download;
 use crate::engine::RuleOptions;
 use crate::error::chain;
@@ -118,6 +119,8 @@ pub struct Publisher {
 pub struct DeadLetterQueue {
     /// Topic on the consumer's cluster; `None`: failed records are logged, counted and skipped.
     pub topic: Option<String>,
+    /// How many failures stop the worker.
+    pub breaker: breaker::Options,
     /// Settings of a producer to the consumer's cluster, where the publisher has another.
     pub options: ProducerOptions,
 }
@@ -146,6 +149,8 @@ pub struct Worker {
     pub max_in_flight_bytes: u64,
     /// How long a drain may take.
     pub shutdown_timeout: Duration,
+    /// Crashes in a row at which a record is given up, ≥ 2.
+    pub max_crashes: u32,
 }
 
 impl Config {
@@ -255,6 +260,10 @@ impl Config {
             }),
             dead_letter_queue: DeadLetterQueue {
                 topic: dead_letter_queue.topic,
+                breaker: breaker::Options {
+                    max_ratio: dead_letter_queue.max_ratio,
+                    max_consecutive: dead_letter_queue.max_consecutive,
+                },
                 options: ProducerOptions {
                     cluster: consumer_cluster.clone(),
                     compression: publisher.compression,
@@ -815,6 +824,7 @@ fn worker(keys: &keys::Worker, cores: usize) -> Worker {
         max_in_flight: or(keys.max_in_flight, threads.saturating_mul(2)),
         max_in_flight_bytes: keys.max_in_flight_bytes,
         shutdown_timeout: keys.shutdown_timeout,
+        max_crashes: u32::try_from(keys.max_crashes).unwrap_or(u32::MAX),
     }
 }
 

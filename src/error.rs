@@ -87,6 +87,8 @@ reasons! {
     ReportTooLarge = "report_too_large", Input;
     /// The archive's deadline is spent.
     Timeout = "timeout", Input;
+    /// In work at too many crashes of the process in a row.
+    CrashLoop = "crash_loop", Input;
     /// A panic or broken invariant of ours.
     Internal = "internal", Input;
     /// The record is for another service.

@@ -16,9 +16,11 @@
 
 pub mod archive;
 pub mod backoff;
+pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod content;
+pub mod crashes;
 pub mod download;
 pub mod engine;
 pub mod error;

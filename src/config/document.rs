@@ -16,6 +16,8 @@ use super::substitute::substitute;
 pub(super) enum Raw {
     Text(String),
     Integer(i64),
+    /// As it is written, so that values can be compared.
+    Fraction(String),
     Bool(bool),
     List(Vec<Raw>),
     /// Of a type that no key has; the type's name.
@@ -28,6 +30,7 @@ impl Raw {
         match self {
             Raw::Text(_) => "text",
             Raw::Integer(_) => "a number",
+            Raw::Fraction(_) => "a fraction",
             Raw::Bool(_) => "true or false",
             Raw::List(_) => "a list",
             Raw::Other(name) => name,
@@ -129,7 +132,7 @@ impl Walk<'_> {
             },
             Value::Integer(number) => Raw::Integer(*number.value()),
             Value::Boolean(yes) => Raw::Bool(*yes.value()),
-            Value::Float(_) => Raw::Other("a fraction"),
+            Value::Float(number) => Raw::Fraction(number.value().to_string()),
             Value::Datetime(_) => Raw::Other("a date"),
             Value::InlineTable(_) => Raw::Other("a table"),
             Value::Array(array) => {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::kinds::{
     ANY_TEXT, Address, Bool, Hidden, INSTANCE_ID, Integer, KAFKA_MAX, Levels, List, Network,
-    Optional, PATTERN, Path, SERVER, SOME_TEXT, Size, TOPIC, Time, TimeOrOff, Word, YEAR,
+    Optional, OrOff, PATTERN, Path, Ratio, SERVER, SOME_TEXT, Size, TOPIC, Time, Word, YEAR,
 };
 use super::reader::Reader;
 use crate::kafka::options::{Compression, IsolationLevel, Mechanism, OffsetReset, OnCorruptBatch};
@@ -175,7 +175,7 @@ settings! {
         /// Time between two commits; also after every 500 settled records.
         commit_interval: Duration = secs(1), time(secs(1), YEAR);
         /// Older records are skipped and counted: a presigned link lives 24 hours. Or "off".
-        max_record_age: Option<Duration> = Some(secs(24 * 3600)), TimeOrOff(time(secs(1), YEAR));
+        max_record_age: Option<Duration> = Some(secs(24 * 3600)), OrOff(time(secs(1), YEAR));
         /// Only records whose `service` header has this value; empty: all.
         platform_service: Option<String> = None, Optional(ANY_TEXT);
         /// A batch that stays broken when fetched again: pause (its partition stands still) or skip (counted).
@@ -246,6 +246,10 @@ settings! {
         /// Topic, on the consumer's brokers, for records that fail; empty: they are logged, counted and skipped.
         topic: Option<String> = None, Optional(TOPIC),
             env(topic_env = "CDP_DEAD_LETTER_QUEUE_TOPIC");
+        /// Share of failures among the last 200 records, from 50 on, at which the worker stops taking records until one succeeds; or "off".
+        max_ratio: Option<f64> = Some(0.5), OrOff(Ratio);
+        /// Failures in a row at which it does so; or "off".
+        max_consecutive: Option<u64> = Some(20), OrOff(integer(1, u64::MAX >> 1));
     }
     /// How archives are fetched.
     Downloader "downloader" {
@@ -311,6 +315,8 @@ settings! {
         max_in_flight_bytes: u64 = MIB * 256, size(1, MAX_SIZE);
         /// How long the work in flight may take after the first SIGTERM; Kubernetes grants 30 s.
         shutdown_timeout: Duration = secs(25), time(Duration::ZERO, YEAR);
+        /// Crashes in a row at which the record that was in work at each of them becomes a dead letter; at least 2.
+        max_crashes: u64 = 3, integer(2, 1000);
     }
     /// Metrics and health over HTTP.
     Stats "watchers.stats" {
@@ -389,9 +395,6 @@ pub(super) static LATER: &[&str] = &[
     "consumer.client",
     "consumer.group_protocol",
     "consumer.partitions",
-    "dead_letter_queue.max_ratio",
-    "dead_letter_queue.max_consecutive",
-    "worker.max_crashes",
 ];
 
 /// How a connection is protected.

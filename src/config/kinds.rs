@@ -211,6 +211,7 @@ fn shown(raw: &Raw) -> String {
     match raw {
         Raw::Text(text) => format!("{text:?}"),
         Raw::Integer(number) => number.to_string(),
+        Raw::Fraction(number) => number.clone(),
         other => other.type_name().to_owned(),
     }
 }
@@ -329,11 +330,11 @@ impl Kind for Time {
     }
 }
 
-/// A time, or `off`.
-pub(super) struct TimeOrOff(pub(super) Time);
+/// A value of another kind, or `off`.
+pub(super) struct OrOff<K>(pub(super) K);
 
-impl Kind for TimeOrOff {
-    type Value = Option<Duration>;
+impl<K: Kind> Kind for OrOff<K> {
+    type Value = Option<K::Value>;
 
     fn parse(&self, raw: &Raw) -> Result<Self::Value, String> {
         if matches!(raw, Raw::Text(text) if text == "off") {
@@ -347,9 +348,37 @@ impl Kind for TimeOrOff {
 
     fn write(&self, value: &Self::Value) -> String {
         match value {
-            Some(time) => self.0.write(time),
+            Some(value) => self.0.write(value),
             None => quoted("off"),
         }
+    }
+}
+
+/// A share of a whole: above 0, up to 1.
+pub(super) struct Ratio;
+
+impl Kind for Ratio {
+    type Value = f64;
+
+    fn parse(&self, raw: &Raw) -> Result<f64, String> {
+        let number = match raw {
+            Raw::Fraction(text) | Raw::Text(text) => text.trim().parse().ok(),
+            Raw::Integer(1) => Some(1.0),
+            _ => None,
+        };
+        number
+            .filter(|number| *number > 0.0 && *number <= 1.0)
+            .ok_or_else(|| {
+                format!(
+                    "wants a number above 0 and up to 1, like 0.5, is {}",
+                    shown(raw)
+                )
+            })
+    }
+
+    fn write(&self, value: &f64) -> String {
+        // With a decimal point, also where there is nothing behind it: TOML tells 1 from 1.0.
+        format!("{value:?}")
     }
 }
 
@@ -556,7 +585,7 @@ mod tests {
 
     #[test]
     fn off_is_only_where_it_is_named() {
-        let kind = TimeOrOff(Time {
+        let kind = OrOff(Time {
             min: Duration::from_secs(1),
             max: YEAR,
         });
@@ -564,6 +593,25 @@ mod tests {
         assert_eq!(kind.parse(&text("2s")), Ok(Some(Duration::from_secs(2))));
         assert!(kind.parse(&text("1ms")).is_err());
         assert!(kind.0.parse(&text("off")).is_err());
+    }
+
+    #[test]
+    fn ratios_are_above_0_and_up_to_1() {
+        let fraction = |text: &str| Raw::Fraction(text.into());
+        assert_eq!(Ratio.parse(&fraction("0.25")), Ok(0.25));
+        assert_eq!(Ratio.parse(&text("0.5")), Ok(0.5));
+        assert_eq!(Ratio.parse(&Raw::Integer(1)), Ok(1.0));
+        for raw in [
+            fraction("0"),
+            fraction("1.01"),
+            fraction("NaN"),
+            fraction("-0.5"),
+        ] {
+            assert!(Ratio.parse(&raw).is_err(), "{raw:?}");
+        }
+        assert!(Ratio.parse(&Raw::Integer(0)).is_err());
+        assert!(Ratio.parse(&Raw::Bool(true)).is_err());
+        assert_eq!(Ratio.write(&1.0), "1.0");
     }
 
     #[test]

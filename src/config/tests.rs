@@ -452,10 +452,7 @@ fn types_are_told_and_secrets_are_not() {
     );
     says(&lines, &["config.toml:1: consumer: is a section"]);
     says(&lines, &["config.toml:2: publisher: is a section"]);
-    says(
-        &lines,
-        &["config.toml:4: downloader.attempts ", "a fraction"],
-    );
+    says(&lines, &["config.toml:4: downloader.attempts ", "is 1.5"]);
     says(
         &lines,
         &["config.toml:6: worker.threads ", "is a section here"],
@@ -549,6 +546,39 @@ fn what_is_shown_can_be_read_again() {
             .collect()
     };
     assert_eq!(values(&again), values(&config));
+}
+
+#[test]
+fn m17_the_breaker_has_limits_that_can_be_switched_off() {
+    let breaker = |text: &str| good(text, NO_VARIABLES).dead_letter_queue.breaker;
+    let usual = breaker("");
+    assert_eq!(
+        (usual.max_ratio, usual.max_consecutive),
+        (Some(0.5), Some(20))
+    );
+    let off = breaker("[dead_letter_queue]\nmax_ratio = 'off'\nmax_consecutive = 'off'\n");
+    assert_eq!(off, crate::breaker::Options::default());
+    let own = breaker("[dead_letter_queue]\nmax_ratio = 0.25\nmax_consecutive = 7\n");
+    assert_eq!((own.max_ratio, own.max_consecutive), (Some(0.25), Some(7)));
+    for text in [
+        "max_ratio = 0",
+        "max_ratio = 1.5",
+        "max_consecutive = 0",
+        "max_consecutive = 'on'",
+    ] {
+        let lines = bad(&format!("[dead_letter_queue]\n{text}\n"), NO_VARIABLES);
+        says(
+            &lines,
+            &[
+                "config.toml:2: dead_letter_queue.max_",
+                "\"off\" switches it off",
+            ],
+        );
+    }
+    says(
+        &bad("[worker]\nmax_crashes = 1\n", NO_VARIABLES),
+        &["config.toml:2: worker.max_crashes ", "from 2 to"],
+    );
 }
 
 #[test]

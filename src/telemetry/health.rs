@@ -44,6 +44,8 @@ struct State {
     stuck: Option<String>,
     /// Why the membership is not ready; `None` when it is.
     joining: Option<String>,
+    /// Why records wait although everything that we see works.
+    breaker: Option<String>,
     faults: [Holders; Fault::ALL.len()],
 }
 
@@ -74,6 +76,7 @@ impl Health {
             ticked: Instant::now(),
             stuck: None,
             joining: Some("not a member of the group yet".into()),
+            breaker: None,
             faults: Default::default(),
         }))
     }
@@ -96,6 +99,11 @@ impl Health {
     /// Says why the member is not ready, or that it is.
     pub fn membership(&self, not_ready: Option<String>) {
         self.state().joining = not_ready;
+    }
+
+    /// Says why the dead-letter breaker is open, or that it is closed.
+    pub fn breaker(&self, open: Option<String>) {
+        self.state().breaker = open;
     }
 
     /// Raises a fault until the guard is dropped. The first holder logs it, the last one its end.
@@ -146,6 +154,9 @@ impl Health {
                 return Err(format!("{}: {}", fault.as_str(), holders.cause));
             }
         }
+        if let Some(cause) = &state.breaker {
+            return Err(format!("breaker: {cause}"));
+        }
         state.joining.clone().map_or(Ok(()), Err)
     }
 }
@@ -182,6 +193,17 @@ mod tests {
         assert_eq!(health.ready(), Err("host: disk full".into()));
         assert_eq!(health.live(), Ok(()), "a fault is no reason to restart");
         drop(second);
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn m17_an_open_breaker_is_not_ready() {
+        let health = Health::new();
+        health.membership(None);
+        health.breaker(Some("20 records in a row failed".into()));
+        let cause = "breaker: 20 records in a row failed".to_owned();
+        assert_eq!((health.ready(), health.live()), (Err(cause), Ok(())));
+        health.breaker(None);
         assert_eq!(health.ready(), Ok(()));
     }
 

@@ -76,6 +76,7 @@ pub struct Metrics {
     pub rebalances: IntCounter,
     pub assigned_partitions: IntGauge,
     pub paused_partitions: IntGauge,
+    pub breaker_open: IntGauge,
     pub commits: IntCounterVec,
     pub reconnects: IntCounterVec,
     pub skipped_offsets: IntCounterVec,
@@ -276,6 +277,10 @@ impl Metrics {
             paused_partitions: d.gauge(
                 "ccx_consumer_paused_partitions",
                 "Partitions that are not fetched.",
+            )?,
+            breaker_open: d.gauge(
+                "ccx_breaker_open",
+                "1 while too many records fail and the next ones wait.",
             )?,
             commits: d.counters(
                 "ccx_consumer_commits_total",

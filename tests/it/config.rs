@@ -31,7 +31,7 @@ fn check_and_run_refuse_the_same_with_every_problem() {
                 group_ids = 'x'\n\
                 session_timeout = '45'\n\
                 [worker]\n\
-                max_crashes = 3\n\
+                max_crashes = 1\n\
                 threads = 9\n\
                 max_in_flight = 8\n";
     let lines = |command: &str| {
@@ -48,7 +48,7 @@ fn check_and_run_refuse_the_same_with_every_problem() {
         "configuration: 5 problems",
         "config.toml:2: consumer.group_ids: unknown key; did you mean consumer.group_id?",
         "config.toml:3: consumer.session_timeout (or CCX_DATA_PIPELINE__CONSUMER__SESSION_TIMEOUT)",
-        "config.toml:5: worker.max_crashes: not supported by this version",
+        "config.toml:5: worker.max_crashes (or CCX_DATA_PIPELINE__WORKER__MAX_CRASHES)",
         "config.toml:7: worker.max_in_flight (or CCX_DATA_PIPELINE__WORKER__MAX_IN_FLIGHT)",
         "variable CCX_DATA_PIPELINE__LOGGING__FORMAT: logging.format: \"xml\" is none of text, json",
     ] {
