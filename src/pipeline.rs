@@ -7,7 +7,7 @@ pub mod task;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::archive::extract::{self, Interrupt, extract};
 use crate::archive::limits::Limits;
 use crate::archive::{Archive, ArchiveKind};
 use crate::backoff::{Backoff, sleep_unless};
+use crate::breaker::{self, Breaker, Verdict};
 use crate::download::{self, Download, Downloader};
 use crate::engine::{self, RuleSet};
 use crate::error::{Reason, chain};
@@ -48,6 +49,8 @@ pub struct Options {
     pub limits: Limits,
     /// Private directory of this process.
     pub work_dir: PathBuf,
+    /// How many failures make records wait.
+    pub breaker: breaker::Options,
 }
 
 /// The stages and what they share. One for the process, used by every task.
@@ -58,6 +61,7 @@ pub struct Pipeline {
     output: Output,
     watchers: Watchers,
     health: Arc<Health>,
+    breaker: Mutex<Breaker>,
     clock: Clock,
 }
 
@@ -68,6 +72,8 @@ pub enum Fate {
     Settled(Outcome),
     /// Called off; somebody else, or a later run, gets the record.
     Abandoned,
+    /// To be tried again: the breaker is open, and the failure may not be the record's.
+    Held,
     /// The process has no right to write to a topic that it needs.
     NotAuthorised {
         /// The topic.
@@ -153,6 +159,7 @@ impl Pipeline {
         health: Arc<Health>,
     ) -> Self {
         Self {
+            breaker: Mutex::new(Breaker::new(options.breaker)),
             options,
             downloader,
             rules,
@@ -171,6 +178,12 @@ impl Pipeline {
     /// Bytes that tasks have reserved for archive bodies.
     pub fn reserved_bytes(&self) -> u64 {
         self.downloader.reserved_bytes()
+    }
+
+    /// What decides whether records wait. Not to be held over I/O.
+    pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // Its methods do not panic half-way.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a record is passed over unread, and why. Told to the watchers; the caller settles.
@@ -199,12 +212,18 @@ impl Pipeline {
     }
 
     /// Takes one record from its bytes to an acknowledged outcome. Never panics; blocks until the
-    /// outcome is acknowledged or the task is called off.
+    /// outcome is acknowledged or the task is called off, or the record has to wait.
     pub fn handle(&self, record: &Record, task: &Task) -> Fate {
+        if !task.is_probe() && self.breaker().is_open() {
+            return Fate::Held;
+        }
         let mut known = Known::new(record);
         let way = catch_unwind(AssertUnwindSafe(|| self.publish(&mut known, task)));
         let stop = match way {
-            Ok(Ok(())) => return self.settle(&known, Outcome::Published),
+            Ok(Ok(())) => {
+                self.count_published();
+                return self.settle(&known, Outcome::Published);
+            }
             Ok(Err(stop)) => stop,
             Err(_) => {
                 // The panic hook has logged where; the payload may hold anything.
@@ -213,10 +232,43 @@ impl Pipeline {
             }
         };
         match stop {
-            Stop::Failed(stage, failure) => self.bury(&known, task, stage, &failure),
+            Stop::Failed(stage, failure) => match self.count_failed(&failure) {
+                Verdict::Bury => self.bury(&known, task, stage, &failure),
+                Verdict::Hold => {
+                    let (record, why) = (known.record, &failure.message);
+                    log::debug!(
+                        "{} offset {} is held: {why}",
+                        record.partition,
+                        record.offset
+                    );
+                    Fate::Held
+                }
+            },
             Stop::Abandoned => Fate::Abandoned,
             Stop::NotAuthorised { topic } => Fate::NotAuthorised { topic },
         }
+    }
+
+    fn count_published(&self) {
+        // Its lock orders what others are told of it, too.
+        let mut breaker = self.breaker();
+        if breaker.published() {
+            log::info!("a record was published again: the breaker closes");
+            self.health.breaker(None);
+        }
+    }
+
+    fn count_failed(&self, failure: &Failure) -> Verdict {
+        let mut breaker = self.breaker();
+        let (verdict, opened) = breaker.failed(failure.reason, Instant::now());
+        if let Some(why) = opened {
+            log::error!(
+                "too many records fail, the next ones wait: {why}; \
+                 one at a time is tried until one succeeds"
+            );
+            self.health.breaker(Some(why));
+        }
+        verdict
     }
 
     /// The stages, one after the other.
@@ -495,6 +547,14 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    /// Ends a record that was in work whenever the process crashed. It is not looked into.
+    pub fn bury_crash_loop(&self, record: &Record, task: &Task, crashes: u32) -> Fate {
+        let known = Known::new(record);
+        let message = format!("in work at {crashes} crashes of the worker in a row");
+        let failure = known.failure(Reason::CrashLoop, message);
+        self.bury(&known, task, Stage::Process, &failure)
     }
 
     /// Ends a record whose task does not end: called from the loop, not from the pool.

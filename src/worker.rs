@@ -6,17 +6,19 @@
 
 pub mod start;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
+use crate::breaker::Probed;
+use crate::crashes::{Admission, Crashes};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::kafka::{
-    Commit, Consumer, Event, Fatal, FatalKind, Record, SkipCause, Stats, TopicPartition,
+    Commit, Consumer, Event, Fatal, FatalKind, Lease, Record, SkipCause, Stats, TopicPartition,
 };
 use crate::offsets::Offsets;
 use crate::output::Sink;
@@ -60,12 +62,27 @@ pub struct Options {
     pub commit_interval: Duration,
     /// From the first signal to the end of the process.
     pub shutdown_timeout: Duration,
+    /// Crashes in a row at which a record is given up.
+    pub max_crashes: u32,
 }
 
 /// What a task reports when it ends.
 struct Settled {
     number: u64,
     fate: Fate,
+}
+
+/// A record that waits for the breaker to close.
+struct Held {
+    record: Arc<Record>,
+    since: Instant,
+}
+
+/// A record that is to be handed out.
+struct Chosen {
+    record: Arc<Record>,
+    /// Not opened any more: it was in work at so many crashes.
+    condemned: bool,
 }
 
 /// A record that is handed out.
@@ -96,9 +113,17 @@ struct Worker {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     offsets: Offsets,
+    /// Who is suspected of ending the process.
+    crashes: Crashes,
+    /// Until when a mark that could not be committed is not tried again.
+    unmarked_until: Option<Instant>,
     /// Fetched, not handed out yet.
     ready: VecDeque<Arc<Record>>,
     in_flight: HashMap<u64, InFlight>,
+    /// Failed while the breaker was open; the one that was tried last comes last.
+    held: VecDeque<Held>,
+    /// Number of the record that is tried while the breaker is open.
+    probe: Option<u64>,
     next_number: u64,
     settled: (Sender<Settled>, Receiver<Settled>),
     settled_since_commit: usize,
@@ -122,6 +147,10 @@ impl Worker {
         health: Arc<Health>,
     ) -> Self {
         Self {
+            crashes: Crashes::new(options.max_crashes, options.max_in_flight),
+            unmarked_until: None,
+            held: VecDeque::new(),
+            probe: None,
             options,
             consumer_stats: consumer.stats(),
             consumer,
@@ -220,6 +249,7 @@ impl Worker {
                 let offsets = records.iter().map(|record| record.offset);
                 self.offsets
                     .fetched(&partition, &lease, from, offsets, next);
+                self.take_over(&partition, &lease, from);
                 self.ready.extend(records.into_iter().map(Arc::new));
             }
             Event::Skipped {
@@ -253,39 +283,170 @@ impl Worker {
     fn forget_revoked(&mut self) {
         self.offsets.retain_live();
         self.ready.retain(|record| record.lease.is_live());
+        self.held.retain(|held| held.record.lease.is_live());
         self.halted = None;
     }
 
+    /// Learns what a former owner of a partition held against its records.
+    fn take_over(&mut self, partition: &TopicPartition, lease: &Lease, from: i64) {
+        let committed = self.consumer.began_at(partition);
+        // Elsewhere than at that offset, the records are not those that it speaks of.
+        let metadata = committed.filter(|(offset, _)| *offset == from);
+        let metadata = metadata.as_ref().map(|(_, text)| &**text);
+        if let Some(mark) = self.crashes.begin(partition, lease, from, metadata) {
+            log::warn!(
+                topic = partition.topic.as_ref(),
+                partition = partition.partition,
+                offset = mark.offset;
+                "the last owner of {partition} ended in a crash, {} in a row; \
+                 records from offset {} on are handled with care",
+                mark.crashes, mark.offset
+            );
+        }
+    }
+
     /// Hands out what is fetched, while there is room. Nothing between a revocation and the next
-    /// assignment: it might not be finished in time.
+    /// assignment: it might not be finished in time. While the breaker is open, one record at its
+    /// time.
     fn dispatch(&mut self) {
         if self.rebalance != Rebalance::None {
             return;
         }
-        let mut waiting = VecDeque::new();
-        while let Some(record) = self.ready.pop_front() {
-            if self.in_flight.len() >= self.options.max_in_flight {
-                self.ready.push_front(record);
-                break;
+        let now = Instant::now();
+        let (open, due) = {
+            let breaker = self.pipeline.breaker();
+            (breaker.is_open(), breaker.probe_is_due(now))
+        };
+        let room = if !open {
+            while let Some(held) = self.held.pop_back() {
+                self.ready.push_front(held.record);
             }
-            if self.paused.contains(&record.partition) {
+            self.options
+                .max_in_flight
+                .saturating_sub(self.in_flight.len())
+        } else if due {
+            if let Some(held) = self.held.pop_front() {
+                self.ready.push_front(held.record);
+            }
+            1
+        } else {
+            0
+        };
+        if room == 0 || self.ready.is_empty() {
+            return;
+        }
+        let chosen = self.choose(room);
+        self.hand_out_marked(chosen, open);
+    }
+
+    /// Takes at most `room` records that may be begun now out of those that are ready, and
+    /// settles on the way what is not for us.
+    fn choose(&mut self, room: usize) -> Vec<Chosen> {
+        // What is on its way to the dead letters cannot end the process.
+        let in_work = |f: &&InFlight| f.task.doing() != Doing::Burying;
+        let mut running = self.in_flight.values().filter(in_work).count();
+        if self.crashes.one_is_alone() {
+            return Vec::new();
+        }
+        let mut seen = HashSet::new();
+        let alone = self.ready.iter().any(|record| {
+            seen.insert(&record.partition)
+                && !self.paused.contains(&record.partition)
+                && self
+                    .crashes
+                    .wants_to_be_alone(&record.partition, record.offset)
+        });
+        if alone && running > 0 {
+            return Vec::new();
+        }
+        let mut chosen: Vec<Chosen> = Vec::new();
+        let mut waiting = VecDeque::new();
+        let mut blocked = self.paused.clone();
+        while chosen.len() < room
+            && let Some(record) = self.ready.pop_front()
+        {
+            let (partition, offset) = (&record.partition, record.offset);
+            if blocked.contains(partition)
+                || (alone && !self.crashes.wants_to_be_alone(partition, offset))
+            {
+                blocked.insert(partition.clone());
                 waiting.push_back(record);
-            } else if self.pipeline.filter(&record).is_some() {
+                continue;
+            }
+            if self.pipeline.filter(&record).is_some() {
                 self.settle(&record);
-            } else {
-                self.hand_out(record);
+                continue;
+            }
+            match self.crashes.admit(partition, offset, running == 0) {
+                Admission::Wait => {
+                    blocked.insert(partition.clone());
+                    waiting.push_back(record);
+                }
+                admission => {
+                    self.crashes.began(partition, offset);
+                    running += 1;
+                    chosen.push(Chosen {
+                        condemned: admission == Admission::Condemned,
+                        record,
+                    });
+                    if alone {
+                        break;
+                    }
+                }
             }
         }
         // In front of what came later: the order within a partition stays.
         while let Some(record) = waiting.pop_back() {
             self.ready.push_front(record);
         }
+        chosen
     }
 
-    fn hand_out(&mut self, record: Arc<Record>) {
+    /// Hands records out once the marks of their partitions stand. One that is suspected waits
+    /// for as long as that takes; the others do not, when no commit gets through.
+    fn hand_out_marked(&mut self, chosen: Vec<Chosen>, probe: bool) {
+        let unmarked = |worker: &Self, record: &Record| {
+            let watermark = worker
+                .offsets
+                .watermark(&record.partition)
+                .unwrap_or(record.offset);
+            !worker
+                .crashes
+                .is_marked(&record.partition, &record.lease, watermark)
+        };
+        let now = Instant::now();
+        if self.unmarked_until.is_none_or(|until| now >= until)
+            && chosen.iter().any(|chosen| unmarked(self, &chosen.record))
+        {
+            self.commit();
+            let failed = chosen.iter().any(|chosen| unmarked(self, &chosen.record));
+            self.unmarked_until = failed.then(|| Instant::now() + self.options.commit_interval);
+        }
+        let mut waiting = Vec::new();
+        for Chosen { record, condemned } in chosen {
+            if self.crashes.suspects(&record.partition) && unmarked(self, &record) {
+                self.crashes
+                    .ended(&record.partition, &record.lease, record.offset, false);
+                waiting.push(record);
+            } else {
+                self.hand_out(record, condemned, probe);
+            }
+        }
+        for record in waiting.into_iter().rev() {
+            self.ready.push_front(record);
+        }
+    }
+
+    fn hand_out(&mut self, record: Arc<Record>, condemned: bool, probe: bool) {
         let number = self.next_number;
         self.next_number += 1;
-        let task = Arc::new(Task::new(record.lease.clone()));
+        let task = Arc::new(if probe {
+            self.pipeline.breaker().probe_began();
+            self.probe = Some(number);
+            Task::probe(record.lease.clone())
+        } else {
+            Task::new(record.lease.clone())
+        });
         let in_flight = InFlight {
             record: Arc::clone(&record),
             task: Arc::clone(&task),
@@ -293,9 +454,12 @@ impl Worker {
         };
         self.in_flight.insert(number, in_flight);
         let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());
+        let crashes = self.options.max_crashes;
         self.pool.spawn(move || {
             let fate = if task.is_cancelled() {
                 Fate::Abandoned
+            } else if condemned {
+                pipeline.bury_crash_loop(&record, &task, crashes)
             } else {
                 pipeline.handle(&record, &task)
             };
@@ -310,9 +474,14 @@ impl Worker {
         let mut next = self.settled.1.recv_timeout(timeout).ok();
         while let Some(Settled { number, fate }) = next {
             // A number that is gone was given up before; what became of it does not count.
-            if let Some(InFlight { record, .. }) = self.in_flight.remove(&number) {
+            if let Some(InFlight { record, since, .. }) = self.in_flight.remove(&number) {
+                self.end_probe(number, &fate);
+                let cleared = fate != Fate::Abandoned;
+                self.crashes
+                    .ended(&record.partition, &record.lease, record.offset, cleared);
                 match fate {
                     Fate::Settled(_) => self.settle(&record),
+                    Fate::Held => self.held.push_back(Held { record, since }),
                     Fate::Abandoned => {}
                     Fate::NotAuthorised { topic } => {
                         log::error!(
@@ -325,6 +494,18 @@ impl Worker {
             next = self.settled.1.try_recv().ok();
         }
         None
+    }
+
+    fn end_probe(&mut self, number: u64, fate: &Fate) {
+        if self.probe != Some(number) {
+            return;
+        }
+        self.probe = None;
+        let how = match fate {
+            Fate::Settled(_) | Fate::Held => Probed::Done,
+            Fate::Abandoned | Fate::NotAuthorised { .. } => Probed::Nothing,
+        };
+        self.pipeline.breaker().probe_ended(how, Instant::now());
     }
 
     fn settle(&mut self, record: &Record) {
@@ -379,26 +560,35 @@ impl Worker {
         }
         self.last_commit = Instant::now();
         self.settled_since_commit = 0;
-        let watermarks = self.offsets.uncommitted();
-        if watermarks.is_empty() {
+        let mut due = Vec::new();
+        let mut metadata = BTreeMap::new();
+        for (watermark, moved) in self.offsets.watermarks() {
+            let (partition, lease) = (&watermark.partition, &watermark.lease);
+            let (mark, differs) = self.crashes.mark(partition, lease, watermark.offset);
+            if moved || differs {
+                metadata.extend(mark.map(|mark| (partition.clone(), mark.to_string())));
+                due.push((watermark, mark));
+            }
+        }
+        if due.is_empty() {
             return;
         }
-        let commits: Vec<Commit> = watermarks
-            .iter()
-            .map(|w| Commit {
+        let mut commits = Vec::new();
+        for (w, mark) in &due {
+            self.crashes.committed(&w.partition, &w.lease, *mark, false);
+            commits.push(Commit {
                 partition: w.partition.clone(),
                 lease: w.lease.clone(),
                 offset: w.offset,
-            })
-            .collect();
-        for answer in self.consumer.commit(&commits) {
+            });
+        }
+        for answer in self.consumer.commit_with(&commits, &metadata) {
             let result = match &answer.result {
                 Ok(()) => {
-                    let watermark = watermarks
-                        .iter()
-                        .find(|w| w.partition == answer.partition && w.offset == answer.offset);
-                    if let Some(watermark) = watermark {
-                        self.offsets.committed(watermark);
+                    let committed = due.iter().find(|(w, _)| w.partition == answer.partition);
+                    if let Some((w, mark)) = committed {
+                        self.offsets.committed(w);
+                        self.crashes.committed(&w.partition, &w.lease, *mark, true);
                     }
                     "ok"
                 }
@@ -436,6 +626,17 @@ impl Worker {
             in_flight.task.call_off();
             abandoned.insert(in_flight.record.partition.clone());
         }
+        // Those that wait for the breaker would not be done in any time.
+        let held = self
+            .held
+            .drain(..)
+            .map(|held| held.record.partition.clone());
+        abandoned.extend(held);
+        if self.probe.take().is_some() {
+            let mut breaker = self.pipeline.breaker();
+            breaker.probe_ended(Probed::Nothing, Instant::now());
+        }
+        self.crashes.end_all();
         self.commit();
         self.consumer
             .release(&abandoned.into_iter().collect::<Vec<_>>());
@@ -459,9 +660,15 @@ impl Worker {
             }
             None => (self.sink_stalled, self.sink_fault) = (None, None),
         }
-        let saturated =
-            !self.ready.is_empty() || self.in_flight.len() >= self.options.max_in_flight;
+        let taken = self.in_flight.len() + self.held.len();
+        let saturated = !self.ready.is_empty() || taken >= self.options.max_in_flight;
+        let breaker_waits = {
+            let breaker = self.pipeline.breaker();
+            // Nothing is held that could be tried: then one new record is.
+            breaker.is_open() && !(breaker.probe_is_due(Instant::now()) && self.held.is_empty())
+        };
         let held = saturated
+            || breaker_waits
             || self.sink_stalled.is_some()
             || self.health.has(Fault::Host)
             || self.rebalance != Rebalance::None;
@@ -510,11 +717,15 @@ impl Worker {
         self.last_report = Instant::now();
         let m = &self.metrics;
         start::report_client_stats(m, &self.consumer_stats, self.pipeline.output());
-        m.in_flight_records.set(as_gauge(self.in_flight.len()));
+        let taken = self.in_flight.len() + self.held.len();
+        m.in_flight_records.set(as_gauge(taken));
+        m.breaker_open
+            .set(i64::from(self.pipeline.breaker().is_open()));
         m.in_flight_bytes
             .set(i64::try_from(self.pipeline.reserved_bytes()).unwrap_or(i64::MAX));
         m.paused_partitions.set(as_gauge(self.paused.len()));
-        let oldest = self.in_flight.values().map(|f| f.since).min();
+        let since = self.in_flight.values().map(|f| f.since);
+        let oldest = since.chain(self.held.iter().map(|h| h.since)).min();
         m.oldest_unfinished_seconds
             .set(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
         m.lag.reset();
@@ -567,7 +778,15 @@ impl Worker {
                 }
             }
         }
+        // Whoever takes over need not think that this was a crash.
+        self.crashes.end_all();
         self.commit();
+        if !self.held.is_empty() {
+            log::warn!(
+                "{} records wait for the breaker; they are uncommitted and come again",
+                self.held.len()
+            );
+        }
         if !self.in_flight.is_empty() {
             log::warn!(
                 "{} records were not done within {:?}; they are uncommitted and come again",

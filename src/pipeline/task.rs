@@ -29,6 +29,8 @@ pub struct Task {
     /// When it calls itself off.
     until: Option<Instant>,
     called_off: AtomicBool,
+    /// Goes although the breaker is open.
+    probe: bool,
     doing: Mutex<Doing>,
 }
 
@@ -39,6 +41,7 @@ impl Task {
             lease,
             until: None,
             called_off: AtomicBool::new(false),
+            probe: false,
             doing: Mutex::new(Doing::Queued),
         }
     }
@@ -49,6 +52,19 @@ impl Task {
             until: Some(until),
             ..Self::new(lease)
         }
+    }
+
+    /// A task that goes although the breaker is open, to see whether it may close.
+    pub fn probe(lease: Lease) -> Self {
+        Self {
+            probe: true,
+            ..Self::new(lease)
+        }
+    }
+
+    /// Whether it goes although the breaker is open.
+    pub fn is_probe(&self) -> bool {
+        self.probe
     }
 
     /// Whether nothing that others can see may be done for the record any more.

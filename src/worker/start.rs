@@ -111,6 +111,7 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
         archive_deadline: config.engine.archive_deadline,
         limits: config.engine.limits.clone(),
         work_dir: work_dir.to_owned(),
+        breaker: config.dead_letter_queue.breaker,
     };
     let (watchers, statuses) = watchers(config, &metrics);
     let pipeline = Pipeline::new(
@@ -262,6 +263,7 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         max_in_flight: config.worker.max_in_flight,
         commit_interval: config.consumer.commit_interval,
         shutdown_timeout: config.worker.shutdown_timeout,
+        max_crashes: config.worker.max_crashes,
     };
     let consumer = Consumer::start(config.consumer.options.clone());
     let exit = worker::Worker::new(

@@ -13,11 +13,13 @@
 mod support;
 
 mod analyze;
+mod breaker;
 mod broker_selftest;
 mod cli;
 mod config;
 mod consumer;
 mod crash;
+mod crash_loop;
 mod download;
 mod endpoint;
 mod extraction;

@@ -543,6 +543,31 @@ impl Broker {
         });
     }
 
+    /// The metadata that a group has committed with the offset of a partition.
+    pub fn committed_metadata(&self, group: &str, topic: &str, partition: i32) -> Option<String> {
+        let state = self.shared.lock();
+        let committed = &state.groups.get(group)?.committed;
+        let found = committed.get(&(topic.into(), partition))?;
+        found.metadata.clone()
+    }
+
+    /// Sets what a group has committed, with metadata.
+    pub fn set_committed_with(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        metadata: &str,
+    ) {
+        self.shared.update(|state| {
+            let group = state.groups.entry(group.into()).or_default();
+            let metadata = Some(metadata.into());
+            let committed = group::Committed { offset, metadata };
+            group.committed.insert((topic.into(), partition), committed);
+        });
+    }
+
     /// Every attempt of a group to commit, in order, refused ones included.
     pub fn commits(&self, group: &str) -> Vec<CommitSeen> {
         let state = self.shared.lock();

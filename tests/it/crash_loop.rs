@@ -1,0 +1,213 @@
+//! A record that ends the process again and again is found by what stands in the metadata of
+//! committed offsets, and becomes a dead letter. A crash is a SIGKILL while it is in work.
+
+use rustix::process::Signal;
+
+use crate::support::archive_server::Reply;
+use crate::support::broker::Broker;
+use crate::support::program::Running;
+use crate::support::stage::{Ledger, Stage, archive, value};
+
+/// Records in work at once; also how many are handled with care behind a first crash.
+const IN_FLIGHT: usize = 8;
+
+fn stage(broker: &Broker, partitions: usize) -> Stage {
+    let stage = Stage::new(&broker.bootstrap(), partitions, |name, partitions| {
+        broker.create_topic(name, partitions);
+    });
+    stall(&stage, "/bomb");
+    stage
+}
+
+/// The server keeps whoever asks for the path until the end.
+fn stall(stage: &Stage, path: &str) {
+    stage.server.script(path, [Reply::nothing().then_stall()]);
+}
+
+fn worker(stage: &Stage) -> Running {
+    let threads = IN_FLIGHT / 2;
+    stage.worker(&format!(
+        "[worker]\nthreads = {threads}\nmax_in_flight = {IN_FLIGHT}\nshutdown_timeout = \"1s\""
+    ))
+}
+
+/// The end of a process that cannot say good-bye. The broker need not wait for its session.
+fn crash(broker: &Broker, stage: &Stage, worker: Running) {
+    worker.signal(Signal::KILL);
+    drop(worker);
+    for member in broker.group(&stage.group).members {
+        broker.kick(&stage.group, &member.id);
+    }
+}
+
+fn wait_for_requests(broker: &Broker, stage: &Stage, path: &str, count: usize) {
+    broker.wait("the archive is asked for", |_| {
+        stage.server.requests(path) >= count
+    });
+}
+
+fn wait_for_all(broker: &Broker, stage: &Stage, counts: &[i64]) {
+    broker.wait("everything is committed", |b| {
+        (0..).zip(counts).all(|(partition, count)| {
+            b.committed(&stage.group, &stage.incoming, partition) == Some(*count)
+        })
+    });
+    broker.wait("nothing is marked", |b| {
+        (0..).zip(counts).all(|(partition, _)| {
+            let text = b.committed_metadata(&stage.group, &stage.incoming, partition);
+            text.is_some_and(|text| text.is_empty())
+        })
+    });
+}
+
+/// Request ids and reasons of all dead letters.
+fn letters(broker: &Broker, stage: &Stage) -> Vec<(String, String)> {
+    let letters = broker.all_records(&stage.dead_letters);
+    let told = letters.iter().map(|letter| {
+        let id = value(letter)["request_id"].as_str().unwrap().to_owned();
+        (id, letter.header("ccx-dlq-reason").unwrap())
+    });
+    told.collect()
+}
+
+fn crash_loop(id: &str) -> Vec<(String, String)> {
+    vec![(id.to_owned(), "crash_loop".to_owned())]
+}
+
+fn ledger(broker: &Broker, stage: &Stage) -> Ledger {
+    Ledger::new(
+        broker.all_records(&stage.outgoing),
+        broker.all_records(&stage.dead_letters),
+    )
+}
+
+#[test]
+fn p05_a_record_in_work_at_three_crashes_is_a_dead_letter() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, stage.records(0..5));
+    broker.append(&stage.incoming, 0, [stage.record("r-5", "/bomb")]);
+    broker.append(&stage.incoming, 0, stage.records(6..20));
+    for crashes in 1..=3 {
+        let worker = worker(&stage);
+        wait_for_requests(&broker, &stage, "/bomb", crashes);
+        crash(&broker, &stage, worker);
+        let committed = broker.committed(&stage.group, &stage.incoming, 0);
+        assert!(committed.unwrap() <= 5, "{committed:?}");
+    }
+    let last = worker(&stage);
+    last.line("3 in a row");
+    wait_for_all(&broker, &stage, &[20]);
+    assert_eq!(stage.server.requests("/bomb"), 3, "not opened any more");
+    assert_eq!(letters(&broker, &stage), crash_loop("r-5"));
+    let ledger = ledger(&broker, &stage);
+    assert_eq!(ledger.lost(0..20), Vec::<String>::new());
+    // What was done and not committed at each of the crashes.
+    assert!(ledger.duplicates() <= 3 * 20, "{}", ledger.duplicates());
+}
+
+#[test]
+fn p05_a_clean_end_in_the_middle_is_no_crash() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+    broker.append(&stage.incoming, 0, stage.records(1..4));
+    for run in 1..=4 {
+        let worker = worker(&stage);
+        wait_for_requests(&broker, &stage, "/bomb", run);
+        if run == 2 {
+            worker.signal(Signal::TERM);
+            let finished = worker.finish();
+            assert_eq!(finished.code(), 75, "{}", finished.stdout);
+            let text = broker.committed_metadata(&stage.group, &stage.incoming, 0);
+            assert_eq!(text.as_deref(), Some("crashes=1;offset=0"), "as before");
+        } else {
+            crash(&broker, &stage, worker);
+        }
+    }
+    let _last = worker(&stage);
+    wait_for_all(&broker, &stage, &[4]);
+    assert_eq!(stage.server.requests("/bomb"), 4);
+    assert_eq!(letters(&broker, &stage), crash_loop("r-0"));
+    assert_eq!(ledger(&broker, &stage).lost(0..4), Vec::<String>::new());
+}
+
+#[test]
+fn p05_records_beside_the_guilty_one_are_not_blamed() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    stall(&stage, "/slow");
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+    broker.append(&stage.incoming, 0, stage.records(1..3));
+    broker.append(&stage.incoming, 1, [stage.record("r-3", "/slow")]);
+    broker.append(&stage.incoming, 1, stage.records(4..6));
+    for crashes in 1..=2 {
+        let worker = worker(&stage);
+        wait_for_requests(&broker, &stage, "/bomb", crashes);
+        wait_for_requests(&broker, &stage, "/slow", crashes);
+        crash(&broker, &stage, worker);
+    }
+    for partition in 0..2 {
+        let text = broker.committed_metadata(&stage.group, &stage.incoming, partition);
+        assert_eq!(text.as_deref(), Some("crashes=2;offset=0"));
+    }
+    // Now each of them is tried alone, in whatever order.
+    stage.server.serve("/slow", archive());
+    let third = worker(&stage);
+    wait_for_requests(&broker, &stage, "/bomb", 3);
+    crash(&broker, &stage, third);
+    let _last = worker(&stage);
+    wait_for_all(&broker, &stage, &[3, 3]);
+    assert_eq!(stage.server.requests("/bomb"), 3);
+    assert_eq!(letters(&broker, &stage), crash_loop("r-0"));
+    let ledger = ledger(&broker, &stage);
+    assert_eq!(ledger.lost(0..6), Vec::<String>::new());
+}
+
+#[test]
+fn p05_a_lost_membership_is_no_crash() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+    broker.append(&stage.incoming, 0, stage.records(1..4));
+    let _worker = worker(&stage);
+    for times in 1..=5 {
+        wait_for_requests(&broker, &stage, "/bomb", times);
+        let members = broker.group(&stage.group).members;
+        broker.kick(&stage.group, &members[0].id);
+    }
+    wait_for_requests(&broker, &stage, "/bomb", 6);
+    stage.server.serve("/bomb", archive());
+    // Whoever is still waiting for the server is told anew only by another membership.
+    let members = broker.group(&stage.group).members;
+    broker.kick(&stage.group, &members[0].id);
+    wait_for_all(&broker, &stage, &[4]);
+    assert_eq!(letters(&broker, &stage), []);
+    assert_eq!(ledger(&broker, &stage).lost(0..4), Vec::<String>::new());
+}
+
+#[test]
+fn p05_what_other_tools_write_with_offsets_is_ignored() {
+    for (text, condemned) in [
+        ("", false),
+        ("set by kafka-consumer-groups", false),
+        ("crashes=many;offset=0", false),
+        ("crashes=9;offset=0", true),
+    ] {
+        let broker = Broker::start();
+        let stage = stage(&broker, 1);
+        broker.append(&stage.incoming, 0, stage.records(0..3));
+        broker.set_committed_with(&stage.group, &stage.incoming, 0, 0, text);
+        let _worker = worker(&stage);
+        wait_for_all(&broker, &stage, &[3]);
+        let expected = if condemned {
+            crash_loop("r-0")
+        } else {
+            Vec::new()
+        };
+        assert_eq!(letters(&broker, &stage), expected, "{text}");
+        let asked = stage.server.requests("/archive");
+        assert_eq!(asked, if condemned { 2 } else { 3 }, "{text}");
+        assert_eq!(ledger(&broker, &stage).duplicates(), 0);
+    }
+}
