@@ -8,6 +8,7 @@ mod analyze;
 mod check;
 mod connect;
 mod health;
+mod redrive;
 mod rules;
 mod text;
 
@@ -23,6 +24,7 @@ use time::format_description::well_known::Rfc3339;
 use self::text::Style;
 use crate::config::{Config, Env, File, Problems};
 use crate::engine;
+use crate::error::{Class, Reason};
 use crate::exit::Exit;
 use crate::logging::{self, Output};
 use crate::shutdown::Shutdown;
@@ -49,6 +51,21 @@ enum Command {
     Check(Check),
     /// Ask a running worker whether it is healthy
     Health(ConfigFile),
+    /// Send dead letters to the incoming topic again
+    ///
+    /// Takes dead letters in their order, from where the last run ended up to the end that the
+    /// topic has when this run begins, and sends each to the incoming topic as it was: key, value
+    /// and headers, without those that tell of the failure. Its time is that of the redrive, since
+    /// consumer.max_record_age would pass over an old one.
+    ///
+    /// How far it came is kept in the consumer group GROUP-redrive, with --reason in a group of
+    /// its own, GROUP-redrive-REASON: without --reason later, those are sent once more. A run that
+    /// was ended may repeat its last few dead letters; none is passed over. Runs at the same time
+    /// share the partitions. Stubs, whose value was too large to keep, are counted and left.
+    ///
+    /// Ends with 1 before a dead letter that the incoming topic refuses, with 69 when no broker
+    /// answers.
+    Redrive(Redrive),
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +116,22 @@ struct Check {
     connect: bool,
 }
 
+/// What `redrive` takes.
+#[derive(Debug, Args)]
+struct Redrive {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Only dead letters with this reason
+    #[arg(long, value_name = "REASON", value_parser = failure)]
+    reason: Option<Reason>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// List topic, partition, offset and reason of each instead; nothing is sent or committed
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// For whom output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
@@ -137,6 +170,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             load(&arguments.file).and_then(|config| check::run(&config, arguments.connect))
         }
         Command::Health(file) => load(&file).map(|config| health::run(&config)),
+        Command::Redrive(arguments) => redrive_dead_letters(&arguments),
     };
     done.unwrap_or_else(|problems| {
         tell_problems(&problems);
@@ -179,6 +213,20 @@ fn analyze_archives(arguments: &Analyze) -> Result<Exit, Problems> {
         Style::Plain
     };
     Ok(analyze::run(arguments, &config, style))
+}
+
+fn redrive_dead_letters(arguments: &Redrive) -> Result<Exit, Problems> {
+    let config = load(&arguments.file)?;
+    let Some(_log) = start_logging(&config, Output::Stderr) else {
+        return Ok(Exit::Internal);
+    };
+    Ok(match Shutdown::on_signals() {
+        Ok(shutdown) => redrive::run(arguments, &config, &shutdown),
+        Err(error) => {
+            tell(&format!("no handler for signals: {error}"));
+            Exit::Internal
+        }
+    })
 }
 
 fn load(file: &ConfigFile) -> Result<Config, Problems> {
@@ -236,6 +284,16 @@ fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|_| "wants a time like 2021-07-13T07:16:44Z".to_owned())
 }
 
+/// A reason that dead letters can have.
+fn failure(text: &str) -> Result<Reason, String> {
+    let mut failures = Reason::ALL.iter().filter(|r| r.class() != Class::Skip);
+    let found = failures.clone().find(|reason| reason.as_str() == text);
+    found.copied().ok_or_else(|| {
+        let words: Vec<&str> = failures.by_ref().map(|reason| reason.as_str()).collect();
+        format!("is none of {}", words.join(", "))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -252,5 +310,11 @@ mod tests {
         let time = rfc3339("2021-07-13T07:16:44Z").expect("a time");
         assert_eq!(time.unix_timestamp(), 1_626_160_604);
         assert!(rfc3339("yesterday").is_err());
+    }
+
+    #[test]
+    fn reasons_of_dead_letters() {
+        assert_eq!(failure("crash_loop"), Ok(Reason::CrashLoop));
+        assert!(failure("too_old").is_err_and(|why| why.contains("not_found, ")));
     }
 }
