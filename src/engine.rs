@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_rule_costs_only_itself() {
+    fn p06_a_rule_that_panics_or_fails_costs_only_itself() {
         let rules = vec![&PANICS, &WRONG, &STATIC_QUIET, &LOUD, &PASSES];
         let evaluation = evaluate_all(rules, false, &Archive::from_files([]));
         let outcomes: Vec<_> = evaluation

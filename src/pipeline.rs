@@ -776,3 +776,22 @@ impl Clock {
         start + i128::try_from(self.at.elapsed().as_millis()).unwrap_or(i128::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m12_p13_a_wall_clock_that_jumps_makes_no_record_too_old() {
+        for days in [-1, 1] {
+            // The wall clock was elsewhere when it was read, and has jumped to the present since.
+            let clock = Clock {
+                wall: OffsetDateTime::now_utc() + time::Duration::days(days),
+                at: Instant::now(),
+            };
+            let start = clock.wall.unix_timestamp_nanos() / 1_000_000;
+            let hour = 3_600_000;
+            assert!((start..start + hour).contains(&clock.now_ms()), "{days}");
+        }
+    }
+}

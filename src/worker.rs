@@ -35,9 +35,6 @@ const COMMIT_AFTER: usize = 500;
 /// the list of finished ones behind it grow without end.
 const OPEN_LIMIT: usize = 10_000;
 
-/// How far past its own deadline a task may be before it is taken for stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
-
 /// Longest wait for the consumer in one turn of the loop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -64,6 +61,8 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Crashes in a row at which a record is given up.
     pub max_crashes: u32,
+    /// How far past its own deadline a task may be before it is taken for stuck.
+    pub stuck_after: Duration,
 }
 
 /// What a task reports when it ends.
@@ -518,7 +517,8 @@ impl Worker {
     /// the record gets its dead letter from here, and the process ends to be started anew.
     fn bury_stuck(&mut self) -> Option<Exit> {
         let now = Instant::now();
-        let is_stuck = |f: &InFlight| matches!(f.task.doing(), Doing::Working { until } if now > until + STUCK_AFTER);
+        let after = self.options.stuck_after;
+        let is_stuck = |f: &InFlight| matches!(f.task.doing(), Doing::Working { until } if now > until + after);
         let stuck: Vec<u64> = self
             .in_flight
             .iter()
@@ -822,3 +822,6 @@ fn exit_of(fatal: &Fatal) -> Exit {
 fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

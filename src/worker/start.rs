@@ -32,6 +32,9 @@ const MISSING_TOPIC_LIMIT: Duration = Duration::from_secs(30);
 /// How long the last statuses for the payload tracker may take at the end.
 const LAST_STATUSES: Duration = Duration::from_secs(1);
 
+/// How far past its own deadline a task may be before it is taken for stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
 /// Why the worker could not start; all of these are for a person to mend.
 type Refused = String;
 
@@ -91,6 +94,23 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
     let metrics = Metrics::new(VERSION, COMMIT.unwrap_or("unknown"), RULES_VERSION, &names)
         .map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(metrics);
+    let (watchers, statuses) = watchers(config, &metrics);
+    let pipeline = pipeline(config, work_dir, watchers, health)?;
+    Ok(Parts {
+        pipeline: Arc::new(pipeline),
+        metrics,
+        health: Arc::clone(health),
+        statuses,
+    })
+}
+
+/// The stages, with everything that they need.
+pub(super) fn pipeline(
+    config: &Config,
+    work_dir: &Path,
+    watchers: Watchers,
+    health: &Arc<Health>,
+) -> Result<Pipeline, Refused> {
     let output = output(config);
     let options = RuleOptions {
         workloads: output.workloads.is_some(),
@@ -113,21 +133,14 @@ fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Pa
         work_dir: work_dir.to_owned(),
         breaker: config.dead_letter_queue.breaker,
     };
-    let (watchers, statuses) = watchers(config, &metrics);
-    let pipeline = Pipeline::new(
+    Ok(Pipeline::new(
         options,
         downloader,
         rules,
         output,
         watchers,
         Arc::clone(health),
-    );
-    Ok(Parts {
-        pipeline: Arc::new(pipeline),
-        metrics,
-        health: Arc::clone(health),
-        statuses,
-    })
+    ))
 }
 
 /// The list of watchers; a new one gets a line here.
@@ -264,6 +277,7 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         commit_interval: config.consumer.commit_interval,
         shutdown_timeout: config.worker.shutdown_timeout,
         max_crashes: config.worker.max_crashes,
+        stuck_after: STUCK_AFTER,
     };
     let consumer = Consumer::start(config.consumer.options.clone());
     let exit = worker::Worker::new(

@@ -15,5 +15,6 @@ mod support;
 
 mod brokers {
     mod delivery;
+    mod flow;
     mod interop;
 }

@@ -25,6 +25,7 @@ mod endpoint;
 mod extraction;
 mod pipeline;
 mod producer;
+mod record_faults;
 mod redrive;
 mod rules_catalogue;
 mod rules_mutated;

@@ -1,0 +1,158 @@
+//! The loop with tasks that misbehave, which no record can bring about by itself. No broker
+//! answers; records are put where fetched ones would be.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::backoff::sleep_unless;
+use crate::config::{Config, Env, File};
+use crate::watchers::stats::Stats as StatsWatcher;
+use crate::watchers::{self, Subject, Watcher, Watchers};
+
+/// A worker that has fetched these announcements, and what it tells.
+struct Stage {
+    worker: Worker,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    shutdown: Shutdown,
+    /// Temporary files, while the worker lives.
+    _dir: tempfile::TempDir,
+}
+
+const VALUE: &str = r#"{"url": "http://127.0.0.1:1/a", "timestamp": "2026-01-02T03:04:05Z",
+    "b64_identity": "eyJpZGVudGl0eSI6eyJpbnRlcm5hbCI6eyJvcmdfaWQiOiI3In19fQ==",
+    "request_id": "r"}"#;
+
+fn stage(records: i64, change: impl Fn(&mut Config), also: Vec<Box<dyn Watcher>>) -> Stage {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let toml = "[consumer]\nbootstrap_servers = ['127.0.0.1:1']\n\
+                [downloader]\nallow_unsafe_links = true\nallowed_networks = ['127.0.0.0/8']\n\
+                attempts = 1\ndeadline = '200ms'\n\
+                [worker]\nthreads = 2\nmax_in_flight = 4\n";
+    std::fs::write(&file, toml).unwrap();
+    let none: [(&str, &str); 0] = [];
+    let mut config = Config::load(File::Named(&file), &Env::of(none), &|_| true).unwrap();
+    change(&mut config);
+
+    let metrics = Arc::new(Metrics::new("1", "c", "1", &[]).unwrap());
+    let health = Arc::new(Health::new());
+    let mut all: Vec<Box<dyn Watcher>> = vec![Box::new(StatsWatcher::new(Arc::clone(&metrics)))];
+    all.extend(also);
+    let pipeline = start::pipeline(&config, dir.path(), Watchers::new(all), &health).unwrap();
+    let options = Options {
+        max_in_flight: 4,
+        commit_interval: Duration::from_secs(1),
+        shutdown_timeout: Duration::from_secs(5),
+        max_crashes: 3,
+        stuck_after: Duration::ZERO,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let mut worker = Worker::new(
+        options,
+        Consumer::start(config.consumer.options.clone()),
+        Arc::new(pipeline),
+        pool.unwrap(),
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+    );
+    let (partition, lease) = (TopicPartition::new("upload", 0), Lease::new());
+    worker
+        .offsets
+        .fetched(&partition, &lease, 0, 0..records, records);
+    worker.take_over(&partition, &lease, 0);
+    worker.ready = (0..records)
+        .map(|offset| {
+            Arc::new(Record {
+                partition: partition.clone(),
+                offset,
+                timestamp: None,
+                key: None,
+                value: Some(Bytes::from_static(VALUE.as_bytes())),
+                headers: Vec::new(),
+                lease: lease.clone(),
+            })
+        })
+        .collect();
+    Stage {
+        worker,
+        metrics,
+        health,
+        shutdown: Shutdown::new(),
+        _dir: dir,
+    }
+}
+
+fn outcomes(metrics: &Metrics, reason: &str) -> u64 {
+    metrics
+        .outcomes
+        .with_label_values(&["skipped", reason])
+        .get()
+}
+
+/// Blocks the first task that fails until the test is over.
+struct Blocks {
+    has: AtomicBool,
+    end: Mutex<Receiver<()>>,
+}
+
+impl Watcher for Blocks {
+    fn notify(&self, _: &Subject<'_>, event: &watchers::Event<'_>) {
+        if matches!(event, watchers::Event::Failed { .. }) && !self.has.swap(true, Ordering::SeqCst)
+        {
+            // Ends when the sender is dropped.
+            let _ = self.end.lock().unwrap().recv();
+        }
+    }
+}
+
+#[test]
+fn p07_a_task_that_does_not_end_costs_its_record_and_the_process() {
+    let (end, ended) = mpsc::channel();
+    let blocks = Blocks {
+        has: AtomicBool::new(false),
+        end: Mutex::new(ended),
+    };
+    let stage = stage(3, |_| {}, vec![Box::new(blocks)]);
+    let offsets = |worker: &Worker| worker.offsets.open(&TopicPartition::new("upload", 0));
+    assert_eq!(offsets(&stage.worker), 3);
+    let exit = stage.worker.run(&stage.shutdown);
+    assert_eq!(exit, Exit::Internal);
+    let cause = stage.health.live().unwrap_err();
+    assert!(
+        cause.contains("upload-0 offset") && cause.contains("stuck"),
+        "{cause}"
+    );
+    assert_eq!(outcomes(&stage.metrics, "timeout"), 1, "by the loop");
+    assert_eq!(outcomes(&stage.metrics, "download_failed"), 2, "the others");
+    drop(end);
+}
+
+#[test]
+fn p06_a_panic_outside_of_a_rule_costs_its_record() {
+    // The end of such a deadline cannot be said, and that it is asked for is a panic.
+    let endless = |config: &mut Config| config.downloader.deadline = Duration::MAX;
+    let Stage {
+        worker,
+        metrics,
+        health,
+        shutdown,
+        _dir,
+    } = stage(3, endless, Vec::new());
+    let running = {
+        let shutdown = shutdown.clone();
+        thread::spawn(move || worker.run(&shutdown))
+    };
+    let done = || outcomes(&metrics, "internal") == 3;
+    assert!(
+        !sleep_unless(Duration::from_secs(60), done),
+        "three records"
+    );
+    assert_eq!(health.live(), Ok(()));
+    shutdown.request();
+    assert_eq!(running.join().unwrap(), Exit::Done);
+}

@@ -1,0 +1,132 @@
+//! What a record's age, its repetition and an archive that takes too long cost.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::archive_builder::Tar;
+use crate::support::broker::Broker;
+use crate::support::broker::batch::LogRecord;
+use crate::support::program::{Program, Running};
+use crate::support::stage::{Ledger, Stage, endpoint, metric, value};
+
+fn stage(broker: &Broker) -> Stage {
+    Stage::new(&broker.bootstrap(), 1, |name, partitions| {
+        broker.create_topic(name, partitions);
+    })
+}
+
+fn worker(stage: &Stage, old: &str, new: &str) -> Running {
+    let config = stage.config("").replace(old, new);
+    assert!(config.contains(new));
+    Program::new(["run"]).config(&config).start()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis() as i64
+}
+
+#[test]
+fn m12_old_records_are_skipped_unless_that_is_off() {
+    let broker = Broker::start();
+    let stage = stage(&broker);
+    let hour = Duration::from_secs(3600).as_millis() as i64;
+    for (id, time) in [
+        ("two-hours", now_ms() - 2 * hour),
+        ("without", -1),
+        ("half-an-hour", now_ms() - hour / 2),
+        ("tomorrow", now_ms() + 24 * hour),
+    ] {
+        let record = stage.record(id, "/archive").at(time);
+        broker.append(&stage.incoming, 0, [record]);
+    }
+    let first = worker(&stage, "[consumer]", "[consumer]\nmax_record_age = \"1h\"");
+    broker.wait("all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(4)
+    });
+    let published = || Ledger::new(broker.all_records(&stage.outgoing), []).published;
+    let ids = ["half-an-hour", "tomorrow", "without"];
+    assert_eq!(published().keys().collect::<Vec<_>>(), ids);
+    let old = "ccx_outcomes_total{outcome=\"skipped\",reason=\"too_old\"}";
+    assert_eq!(metric(&endpoint(&first), old), Some(1.0));
+    first.signal(Signal::TERM);
+    assert_eq!(first.finish().code(), 0);
+
+    broker.set_committed(&stage.group, &stage.incoming, 0, 0);
+    let second = worker(&stage, "[consumer]", "[consumer]\nmax_record_age = \"off\"");
+    broker.wait("the old one", |_| published().contains_key("two-hours"));
+    broker.wait("all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(4)
+    });
+    assert_eq!(metric(&endpoint(&second), old), Some(0.0));
+    assert_eq!(broker.all_records(&stage.dead_letters).len(), 0);
+}
+
+/// A result without its times.
+fn timeless(mut result: Value) -> String {
+    let times = result["Report"]["analysis_metadata"].as_object_mut();
+    let times = times.expect("times of the analysis");
+    for name in ["start", "finish"] {
+        assert!(times.remove(name).is_some(), "{name}");
+    }
+    result.to_string()
+}
+
+#[test]
+fn m18_a_record_that_comes_again_gives_the_same_result() {
+    let broker = Broker::start();
+    let stage = stage(&broker);
+    let record = stage.record("r-0", "/archive");
+    // Twice in the topic, and each of them delivered twice.
+    broker.append(&stage.incoming, 0, [record.clone(), record]);
+    for run in 1..=2 {
+        broker.set_committed(&stage.group, &stage.incoming, 0, 0);
+        let worker = stage.worker("");
+        broker.wait("results", |b| {
+            b.all_records(&stage.outgoing).len() == 2 * run
+                && b.committed(&stage.group, &stage.incoming, 0) == Some(2)
+        });
+        let published = "ccx_outcomes_total{outcome=\"published\",reason=\"none\"}";
+        assert_eq!(metric(&endpoint(&worker), published), Some(2.0));
+        worker.signal(Signal::TERM);
+        assert_eq!(worker.finish().code(), 0);
+    }
+    let results = broker.all_records(&stage.outgoing);
+    let first = &results[0];
+    for result in &results {
+        assert_eq!(result.key, first.key);
+        assert_eq!(timeless(value(result)), timeless(value(first)));
+        let length = |r: &LogRecord| r.text().len();
+        assert_eq!(length(result), length(first));
+    }
+}
+
+#[test]
+fn p07_an_archive_past_its_deadline_is_a_dead_letter() {
+    let broker = Broker::start();
+    let stage = stage(&broker);
+    broker.append(&stage.incoming, 0, stage.records(0..2));
+    let engine = "[engine]\narchive_deadline = \"1ms\"\nmax_ratio = 2000\n[downloader]";
+    let worker = worker(&stage, "[downloader]", engine);
+    // The usual archive may be done within a millisecond; thousands of members are not.
+    let large = (0..5000).fold(Tar::new(), |tar, n| {
+        tar.file(format!("config/pod/a/{n}.json"), "{}")
+    });
+    let large = large.gzip();
+    stage.server.serve("/large", large);
+    broker.append(&stage.incoming, 0, [stage.record("r-2", "/large")]);
+    broker.wait("all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(3)
+    });
+    let letters = broker.all_records(&stage.dead_letters);
+    let of_large = letters.iter().find(|l| value(l)["request_id"] == "r-2");
+    let reason = of_large.unwrap().header("ccx-dlq-reason");
+    assert_eq!(reason.as_deref(), Some("timeout"));
+    let endpoint = endpoint(&worker);
+    let timeouts = "ccx_engine_processed_timeout_total{archive=\"ocp\"}";
+    assert!(metric(&endpoint, timeouts) >= Some(1.0));
+    let ledger = Ledger::new(broker.all_records(&stage.outgoing), letters);
+    assert_eq!(ledger.lost(0..3), Vec::<String>::new());
+}
