@@ -182,6 +182,26 @@ fn a_reason_has_a_group_of_its_own_and_a_limit_is_kept() {
 }
 
 #[test]
+fn records_that_fail_again_do_not_go_round_in_a_circle() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let gone = Reply::status(404, &[], "NoSuchKey");
+    stage.server.script("/gone", [gone]);
+    let keys = "[dead_letter_queue]\nmax_ratio = \"off\"\nmax_consecutive = \"off\"";
+    let config = stage.config("").replace("[dead_letter_queue]", keys);
+    let _worker = Program::new(["run"]).config(&config).start();
+    let records = (0..100).map(|id| stage.record(&format!("r-{id}"), "/gone"));
+    broker.append(&stage.incoming, 0, records);
+    for rounds in 1..=2 {
+        let letters = |b: &Broker| count(b, &stage.dead_letters);
+        broker.wait("dead letters", |b| letters(b) == 100 * rounds);
+        let finished = finish(&stage, &[]);
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        assert_eq!(finished.stdout, "sent again: 100\n  not_found: 100\n");
+    }
+}
+
+#[test]
 fn stubs_and_records_of_others_are_counted_and_left() {
     let broker = Broker::start();
     let stage = stage(&broker, 1);
