@@ -475,12 +475,7 @@ impl Consumer {
                 Step::Find => self.find(),
                 Step::Join { ticket, member_id } => {
                     let request = self.join_request(&member_id);
-                    match self.check_static() {
-                        Ok(()) => self.enter(ticket, false, &request),
-                        Err(error) => {
-                            self.entry_failed(ticket, false, &Failure::Connection(error));
-                        }
-                    }
+                    self.enter(ticket, false, &request);
                 }
                 Step::Sync {
                     ticket,
@@ -514,7 +509,9 @@ impl Consumer {
             .cluster
             .coordinator(&self.options.group_id)
             .and_then(|found| {
-                let peer = self.cluster.group_connection(&found)?.peer();
+                let connection = self.cluster.group_connection(&found)?;
+                check_versions(connection, self.options.group_instance_id.is_some())?;
+                let peer = connection.peer();
                 Ok((found, peer))
             });
         let mut group = self.shared.lock();
@@ -541,46 +538,6 @@ impl Consumer {
         match &self.coordinator {
             Some(coordinator) => self.cluster.group_connection(coordinator),
             None => Err(self.refusal(Code::CoordinatorNotAvailable)),
-        }
-    }
-
-    /// Whether the coordinator knows static members, where we are one (KIP-345, Kafka 2.3).
-    fn check_static(&mut self) -> Result<(), Error> {
-        if self.options.group_instance_id.is_none() {
-            return Ok(());
-        }
-        let connection = self.group_connection()?;
-        let offers = [
-            (
-                JoinGroupRequest::NAME,
-                5,
-                connection.version::<JoinGroupRequest>()?,
-            ),
-            (
-                SyncGroupRequest::NAME,
-                3,
-                connection.version::<SyncGroupRequest>()?,
-            ),
-            (
-                HeartbeatRequest::NAME,
-                3,
-                connection.version::<HeartbeatRequest>()?,
-            ),
-            (
-                OffsetCommitRequest::NAME,
-                7,
-                connection.version::<OffsetCommitRequest>()?,
-            ),
-        ];
-        match offers.iter().find(|(_, wanted, offered)| offered < wanted) {
-            None => Ok(()),
-            Some((api, wanted, offered)) => Err(Error::Feature {
-                address: connection.address().clone(),
-                feature: "static members (a group instance id)",
-                api,
-                wanted: *wanted,
-                offered: *offered,
-            }),
         }
     }
 
@@ -1304,6 +1261,45 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.shared.lock().leave();
         self.shared.wake();
+    }
+}
+
+/// Whether the coordinator speaks all that a member asks of it, before one of the requests fails in
+/// the middle of a membership.
+fn check_versions(connection: &Connection, is_static: bool) -> Result<(), Error> {
+    connection.version::<OffsetFetchRequest>()?;
+    // With the versions that brought static ids (KIP-345, Kafka 2.3).
+    let offers = [
+        (
+            JoinGroupRequest::NAME,
+            5,
+            connection.version::<JoinGroupRequest>()?,
+        ),
+        (
+            SyncGroupRequest::NAME,
+            3,
+            connection.version::<SyncGroupRequest>()?,
+        ),
+        (
+            HeartbeatRequest::NAME,
+            3,
+            connection.version::<HeartbeatRequest>()?,
+        ),
+        (
+            OffsetCommitRequest::NAME,
+            7,
+            connection.version::<OffsetCommitRequest>()?,
+        ),
+    ];
+    match offers.iter().find(|(_, wanted, offered)| offered < wanted) {
+        Some((api, wanted, offered)) if is_static => Err(Error::Feature {
+            address: connection.address().clone(),
+            feature: "static members (a group instance id)",
+            api,
+            wanted: *wanted,
+            offered: *offered,
+        }),
+        _ => Ok(()),
     }
 }
 

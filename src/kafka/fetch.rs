@@ -500,7 +500,11 @@ impl Fetcher {
             Code::UnsupportedCompressionType => {
                 self.halt(
                     asked,
-                    format!("{code}: the broker cannot give us this codec"),
+                    format!(
+                        "{code} ({}): in our version of Fetch the broker does not give out this \
+                         compression; zstd asks for Kafka 2.1 or newer",
+                        code.code()
+                    ),
                     events,
                 );
             }

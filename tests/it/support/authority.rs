@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -34,6 +38,30 @@ impl Authority {
         self.issue(CertificateParams::new([name.to_owned()]).unwrap())
     }
 
+    /// The same for servers that want to know who asks: only those with a certificate of ours.
+    pub fn strict_server(&self, name: &str) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        let pem = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
+        roots.add(pem).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let (certificate, key) = self.sign(CertificateParams::new([name.to_owned()]).unwrap());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![certificate.into()], key_of(&key))
+            .unwrap();
+        Arc::new(config)
+    }
+
+    /// Writes a certificate for a client, and its key.
+    pub fn write_client(&self, name: &str, certificate: &Path, key: &Path) {
+        let (issued, pair) = self.sign(CertificateParams::new([name.to_owned()]).unwrap());
+        std::fs::write(certificate, issued.pem()).unwrap();
+        std::fs::write(key, pair.serialize_pem()).unwrap();
+    }
+
     /// The same with a certificate of the past.
     pub fn expired_server(&self, name: &str) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -42,18 +70,24 @@ impl Authority {
         self.issue(params)
     }
 
-    fn issue(&self, params: CertificateParams) -> Arc<ServerConfig> {
+    fn sign(&self, params: CertificateParams) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let certificate: CertificateDer<'static> =
-            params.signed_by(&key, &self.issuer).unwrap().into();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn issue(&self, params: CertificateParams) -> Arc<ServerConfig> {
+        let (certificate, key) = self.sign(params);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
+            .with_single_cert(vec![certificate.into()], key_of(&key))
             .unwrap();
         Arc::new(config)
     }
+}
+
+fn key_of(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::try_from(key.serialize_der()).unwrap()
 }

@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod group;
+pub mod sasl;
 pub mod script;
 pub mod versions;
 
@@ -36,6 +37,7 @@ mod offset_fetch;
 mod produce;
 mod state;
 mod sync_group;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -52,6 +54,8 @@ use kafka_protocol::protocol::{Decodable, Request};
 use batch::{Batch, LogRecord, NewRecord};
 use group::{CommitSeen, Phase};
 use log::Partition;
+use rustls::ServerConfig;
+use sasl::Sasl;
 use script::HookBuilder;
 use state::{Node, Settings, Shared, State};
 use versions::Versions;
@@ -184,6 +188,20 @@ impl Builder {
         self
     }
 
+    /// Speaks TLS on every port.
+    #[must_use]
+    pub fn tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.settings.tls = Some(config);
+        self
+    }
+
+    /// Asks everybody who it is.
+    #[must_use]
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.settings.sasl = Some(sasl);
+        self
+    }
+
     /// Starts the nodes.
     pub fn start(self) -> Broker {
         let broker = Broker {
@@ -234,6 +252,8 @@ impl Broker {
                 max_group_size: usize::MAX,
                 max_message_bytes: 1024 * 1024 + 12,
                 duplicates_are_46: false,
+                tls: None,
+                sasl: None,
             },
         }
     }
@@ -327,6 +347,14 @@ impl Broker {
     /// Ends [`Broker::freeze`]; what came meanwhile is answered.
     pub fn thaw(&self, node: i32) {
         self.node(node, |node| node.frozen = false);
+    }
+
+    /// Changes the only password; sessions that are open stay so.
+    pub fn set_password(&self, password: &str) {
+        self.shared.update(|state| {
+            let sasl = state.settings.sasl.as_mut().expect("a broker with SASL");
+            sasl.password = password.into();
+        });
     }
 
     /// Closes all connections of a node, as its idle limit does.

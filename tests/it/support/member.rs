@@ -1,7 +1,7 @@
 //! The program's own consumer in a thread of its own, reading and committing: one side of a group
 //! that it shares with others.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,9 @@ impl OurMember {
 
     /// Leaves the group in order.
     pub fn leave(&mut self) {
-        self.shared.seen.lock().unwrap().stop = true;
+        // Also while a test fails, when the lock may be poisoned: a second panic would hide the first.
+        let seen = self.shared.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner).stop = true;
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
             && !thread::panicking()

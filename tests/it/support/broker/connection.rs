@@ -1,5 +1,6 @@
 //! Listeners and connections: frames in, one answer after the other, in order, as a broker does.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, MutexGuard};
@@ -11,14 +12,16 @@ use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, CreateTopicsRequest, FetchRequest, FindCoordinatorRequest,
     HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
     ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
-    RequestHeader, ResponseHeader, SyncGroupRequest,
+    RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::{
     Encodable, HeaderVersion, Request, decode_request_header_from_buffer,
 };
 
+use super::sasl::Session;
 use super::script::{self, Effect, Facts, Plan, Scripted};
 use super::state::{Shared, State};
+use super::wire::Wire;
 use super::{Seen, api_versions};
 
 /// The largest request that is read.
@@ -49,6 +52,7 @@ pub(super) struct Call<'a> {
     pub(super) node: i32,
     pub(super) version: i16,
     pub(super) client: Option<String>,
+    pub(super) session: &'a RefCell<Session>,
     connection: u64,
     plan: Plan,
 }
@@ -150,19 +154,22 @@ enum Next {
     Mute,
 }
 
-fn serve(shared: &Shared, node: i32, id: u64, mut stream: TcpStream) {
+fn serve(shared: &Shared, node: i32, id: u64, stream: TcpStream) {
+    let tls = shared.lock().settings.tls.clone();
+    let mut stream = Wire::new(stream, tls);
+    let session = RefCell::default();
     let mut muted = false;
     while let Ok(Some(frame)) = read_frame(&mut stream) {
         if muted {
             continue;
         }
-        match answer(shared, node, id, frame, &mut stream) {
+        match answer(shared, node, id, &session, frame, &mut stream) {
             Some(Next::Go) => {}
             Some(Next::Mute) => muted = true,
             Some(Next::Close) | None => break,
         }
     }
-    let _ = stream.shutdown(Shutdown::Both);
+    stream.close();
     shared.update(|state| {
         if let Some(node) = state.nodes.get_mut(&node) {
             node.connections.remove(&id);
@@ -170,7 +177,7 @@ fn serve(shared: &Shared, node: i32, id: u64, mut stream: TcpStream) {
     });
 }
 
-fn read_frame(stream: &mut TcpStream) -> std::io::Result<Option<Bytes>> {
+fn read_frame(stream: &mut Wire) -> std::io::Result<Option<Bytes>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -191,8 +198,9 @@ fn answer(
     shared: &Shared,
     node: i32,
     connection: u64,
+    session: &RefCell<Session>,
     mut frame: Bytes,
-    stream: &mut TcpStream,
+    stream: &mut Wire,
 ) -> Option<Next> {
     let (key, version) = (frame.get(..2)?.get_i16(), frame.get(2..4)?.get_i16());
     let api = ApiKey::try_from(key).ok()?;
@@ -221,6 +229,7 @@ fn answer(
         node,
         version,
         client,
+        session,
         connection,
         plan: Plan::default(),
     };
@@ -228,7 +237,11 @@ fn answer(
         state = call.wait(state, None)?;
     }
     let served = state.versions(node).has(api, version);
+    let welcome = state.settings.sasl.is_none() || session.borrow().may_ask(api);
     drop(state);
+    if !welcome {
+        return None;
+    }
     if api == ApiKey::ApiVersions && !served {
         let answer = api_versions::refusal(&call);
         return respond(&header, &call, 0, &answer, None, stream);
@@ -251,6 +264,8 @@ fn answer(
         ApiKey::LeaveGroup => run::<LeaveGroupRequest>(call, &header, frame, stream),
         ApiKey::OffsetCommit => run::<OffsetCommitRequest>(call, &header, frame, stream),
         ApiKey::OffsetFetch => run::<OffsetFetchRequest>(call, &header, frame, stream),
+        ApiKey::SaslHandshake => run::<SaslHandshakeRequest>(call, &header, frame, stream),
+        ApiKey::SaslAuthenticate => run::<SaslAuthenticateRequest>(call, &header, frame, stream),
         _ => None,
     }
 }
@@ -259,7 +274,7 @@ fn run<Q: Api>(
     mut call: Call<'_>,
     header: &RequestHeader,
     mut body: Bytes,
-    stream: &mut TcpStream,
+    stream: &mut Wire,
 ) -> Option<Next> {
     let request = Q::decode(&mut body, call.version).ok()?;
     call.plan = call.shared.update(|state| {
@@ -294,7 +309,7 @@ fn run<Q: Api>(
     Some(next)
 }
 
-fn unhandled(fault: &Effect, stream: &mut TcpStream) -> Option<Next> {
+fn unhandled(fault: &Effect, stream: &mut Wire) -> Option<Next> {
     match fault {
         Effect::Silence => Some(Next::Mute),
         Effect::Raw(bytes) => {
@@ -311,7 +326,7 @@ fn respond<R: Encodable + HeaderVersion>(
     version: i16,
     response: &R,
     fault: Option<&Effect>,
-    stream: &mut TcpStream,
+    stream: &mut Wire,
 ) -> Option<Next> {
     let mut frame = BytesMut::from(&[0; 4][..]);
     let mut head = ResponseHeader::default();
@@ -339,5 +354,6 @@ fn respond<R: Encodable + HeaderVersion>(
         }
     }
     stream.write_all(&frame).ok()?;
+    stream.flush().ok()?;
     Some(next)
 }

@@ -250,7 +250,15 @@ impl Group {
             self.leader.clone_from(&id);
         }
         if same && self.phase == Phase::Stable {
-            return self.current(&id, now);
+            let joining = self.current(&id, now);
+            // Below version 9 a leader that comes back is told of the old leader, itself, and so
+            // plans nothing anew.
+            let part = self.members.get_mut(&id).and_then(|m| m.joined.as_mut());
+            if let Some(part) = part.filter(|part| part.leader == id) {
+                part.leader = old.into();
+                part.members.clear();
+            }
+            return joining;
         }
         if !matches!(self.phase, Phase::Preparing { .. }) {
             self.prepare(now, None);

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
+use rustls::ServerConfig;
 use uuid::Uuid;
 
 use super::Seen;
 use super::group::Group;
 use super::log::Partition;
+use super::sasl::Sasl;
 use super::script::Hook;
 use super::versions::Versions;
 
@@ -24,6 +26,8 @@ pub(super) struct Settings {
     pub(super) max_group_size: usize,
     pub(super) max_message_bytes: usize,
     pub(super) duplicates_are_46: bool,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) sasl: Option<Sasl>,
 }
 
 /// One listener with its connections.
