@@ -173,6 +173,7 @@ class Broker:
     def __init__(self, kind):
         self.kind = kind
         self.address = None
+        self.secure = None
         logs = CACHE / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.log = logs / f"{kind}.log"
@@ -194,6 +195,10 @@ class Broker:
         if not line:
             raise Problem(f"{self.kind} did not start: see above")
         self.address = line.strip()
+        self.process.stdin.write("secure\n")
+        self.process.stdin.flush()
+        # A folder, or "-" where there is none.
+        self.secure = self.process.stdout.readline().split()[1]
 
     def end(self):
         self.process.stdin.close()

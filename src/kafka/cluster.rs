@@ -218,7 +218,7 @@ impl Cluster {
         // Many workers with the same list must not all ask the first broker.
         fastrand::shuffle(&mut bootstrap);
         if let Some(tls) = &options.security.tls {
-            log::debug!(cluster = options.name; "connections to the {} cluster trust {}", options.name, tls.trusts());
+            log::info!(cluster = options.name; "connections to the {} cluster trust {}", options.name, tls.trusts());
         }
         Self {
             options,

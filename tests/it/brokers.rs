@@ -17,4 +17,5 @@ mod brokers {
     mod delivery;
     mod flow;
     mod interop;
+    mod security;
 }

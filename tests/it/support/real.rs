@@ -1,17 +1,20 @@
 //! Real brokers, which `scripts/test` starts and names in `CCX_TEST_BROKERS`
-//! (`tansu=HOST:PORT,apache-3.9=…,apache-4=…`); `CCX_TEST_REQUIRE` names those that must be there.
+//! (`tansu=HOST:PORT,apache-3.9=…,apache-4=…`); `CCX_TEST_REQUIRE` names those that must be there,
+//! and `CCX_TEST_SECURE` (`apache-3.9=FOLDER,…`) says how they are reached under TLS and SASL.
 //!
 //! What a test does to them goes through [`RawClient`], one request at a time: slow, and nothing of
 //! it is the program's own client. Works on any cluster of one node, the scripted one included.
 
 use std::collections::HashMap;
 use std::env;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
+use kafka_protocol::messages::{CreateAclsRequest, GroupId, OffsetFetchRequest};
 
 use super::broker::batch::{self, Batch, BatchHeader, Codec, LogRecord, NewRecord};
 use super::raw_client::{self as raw, RawClient, text, topic_name};
@@ -30,6 +33,20 @@ pub struct RealBroker {
     pub name: String,
     /// `HOST:PORT`.
     pub address: String,
+}
+
+/// What rights are about, as Kafka numbers it.
+#[derive(Debug, Clone, Copy)]
+pub enum Resource {
+    Topic = 2,
+    Group = 3,
+}
+
+/// What rights are for, as Kafka numbers it.
+#[derive(Debug, Clone, Copy)]
+pub enum Operation {
+    Read = 3,
+    Write = 4,
 }
 
 /// Makes a test for each kind of broker out of a function that takes a `&RealBroker`:
@@ -102,6 +119,45 @@ impl RealBroker {
             name: name.into(),
             address: address.into(),
         }
+    }
+
+    /// The port of a protocol (`SSL`, `SASL_PLAINTEXT`, `SASL_SSL`), and the folder with `ca.pem`,
+    /// `client.pem` and `client.key`. `scripts/broker` names the users.
+    ///
+    /// # Panics
+    ///
+    /// When nobody has said where.
+    pub fn secure(&self, protocol: &str) -> (String, PathBuf) {
+        let list = env::var("CCX_TEST_SECURE").unwrap_or_default();
+        let folders = list.split(',').filter_map(|entry| entry.split_once('='));
+        let folder = folders
+            .filter(|(name, _)| *name == self.name)
+            .map(|(_, folder)| PathBuf::from(folder))
+            .next()
+            .expect("CCX_TEST_SECURE names every Apache Kafka");
+        let addresses = std::fs::read_to_string(folder.join("addresses")).unwrap();
+        let addresses = addresses.lines().filter_map(|line| line.split_once(' '));
+        let mut found = addresses.filter(|(name, _)| *name == protocol);
+        let (_, address) = found.next().expect("a port for the protocol");
+        (address.to_owned(), folder)
+    }
+
+    /// Denies `User:limited` an operation on a topic or group.
+    pub fn deny(&self, resource: Resource, name: &str, operation: Operation) {
+        const LITERAL: i8 = 3;
+        const DENY: i8 = 2;
+        let mut rule = AclCreation::default();
+        rule.resource_type = resource as i8;
+        rule.resource_name = text(name);
+        rule.resource_pattern_type = LITERAL;
+        rule.principal = text("User:limited");
+        rule.host = text("*");
+        rule.operation = operation as i8;
+        rule.permission_type = DENY;
+        let mut request = CreateAclsRequest::default();
+        request.creations = vec![rule];
+        let answer = self.connect().call(&request, 2);
+        assert_eq!(answer.results[0].error_code, 0, "denying {name}");
     }
 
     /// Whether it is Apache Kafka, of whatever version.
