@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interrupt_is_asked_for_before_each_rule() {
+    fn p07_the_interrupt_is_asked_for_before_each_rule() {
         let asked = std::cell::Cell::new(0);
         let rules = RuleSet::of(
             vec![&STATIC_QUIET, &LOUD, &PASSES],

@@ -69,11 +69,15 @@ pub use self::tsdb::*;
 pub use self::webhooks::*;
 pub use self::workloads::*;
 
-use self::field::{Field, from_json, object};
+use self::field::{Field, from_json, from_json_reader, object};
 use super::models::Model;
 
 /// Longest part of a text line that is looked at, in bytes; the rest is passed over.
 const LINE_LIMIT: usize = 64 * 1024;
+
+/// Largest JSON document in bytes that is read whole before it is parsed, which is faster. Above
+/// it memory counts for more: as many large buffers as there are threads would not be given back.
+const WHOLE: u64 = 1024 * 1024;
 
 /// A type that files of the archive are parsed into.
 pub trait Document: Sized + Send + 'static {
@@ -178,8 +182,25 @@ impl<'a> Source<'a> {
     /// # Errors
     /// Any damage.
     pub fn json<T: Field>(self) -> Result<T, Damage> {
-        from_json(&self.bytes()?)
-            .map_err(Damage::Json)?
+        if self.size <= WHOLE {
+            return from_json(&self.bytes()?)
+                .map_err(Damage::Json)?
+                .ok_or(Damage::Shape);
+        }
+        let Source {
+            size,
+            limit,
+            content,
+            ..
+        } = self;
+        if size > limit {
+            return Err(Damage::Size { size, limit });
+        }
+        from_json_reader(BufReader::new(content))
+            .map_err(|error| match error.is_io() {
+                true => Damage::Host(error.into()),
+                false => Damage::Json(error),
+            })?
             .ok_or(Damage::Shape)
     }
 

@@ -26,7 +26,7 @@ fn the_file_of_the_repository_is_good_and_says_nothing_new() {
 }
 
 #[test]
-fn check_and_run_refuse_the_same_with_every_problem() {
+fn p18_check_and_run_refuse_the_same_with_every_problem() {
     let toml = "[consumer]\n\
                 group_ids = 'x'\n\
                 session_timeout = '45'\n\
@@ -59,7 +59,7 @@ fn check_and_run_refuse_the_same_with_every_problem() {
 }
 
 #[test]
-fn no_secret_comes_out_whatever_happens_to_it() {
+fn p19_no_secret_comes_out_whatever_happens_to_it() {
     let inside_urls = check(
         "[downloader]\nallowed_urls = ['https://me:hunter2@host/.+']\n",
         &[("HTTPS_PROXY", "http://me:hunter2@proxy:1")],
@@ -118,7 +118,7 @@ fn only_a_named_file_has_to_be_there() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_refused_at_start() {
+fn p11_a_directory_that_cannot_be_written_is_refused_at_start() {
     for command in ["check", "run", "analyze"] {
         let mut arguments = vec![command];
         arguments.extend((command == "analyze").then_some("archive.tar.gz"));

@@ -10,11 +10,11 @@ use kafka_protocol::messages::ApiKey;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::archive_builder::{GZIP_HEADER, Header, Tar, gzip};
+use crate::support::archive_builder::endless;
 use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
 use crate::support::program::Running;
-use crate::support::stage::{CLUSTER, Ledger, Stage, archive, endpoint, metric};
+use crate::support::stage::{Ledger, Stage, archive, endpoint, metric};
 use crate::support::until::until;
 
 /// Records whose outcome is committed before anything happens.
@@ -175,26 +175,6 @@ fn work_dirs(tmp: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// A small archive that takes very long to inflate: a document, then a member of 1 TiB that
-/// nobody wants. Its body is endless for all practical purposes, and never sent to the end.
-fn endless_archive() -> Reply {
-    const PIECE: usize = 16 << 20;
-    // Larger than what is collected before it is written.
-    let document = format!("{{{}}}", " ".repeat(1 << 20));
-    let beginning = Tar::new()
-        .file("config/id", CLUSTER)
-        .file("config/version.json", document)
-        .member(&Header::new("filler").size(1 << 40), b"");
-    let mut body = gzip(&beginning.unended());
-    let piece = gzip(&vec![0; PIECE]);
-    assert_eq!(piece[..2], GZIP_HEADER[..2]);
-    // Gzip members one after another are one stream; 32 GiB are a while of work.
-    for _ in 0..(32usize << 30) / PIECE {
-        body.extend_from_slice(&piece);
-    }
-    Reply::ok(body)
-}
-
 /// Limits that an endless archive does not reach.
 const NO_LIMITS: &str = "[engine]\nunpacked_archive_size_limit = \"1000000GiB\"\nmax_ratio = 100000\narchive_deadline = \"1h\"\n";
 
@@ -233,7 +213,7 @@ fn p05_killed_in_the_middle_of_a_download() {
 #[test]
 fn p05_killed_after_the_download() {
     let scene = Scene::new(NO_LIMITS);
-    first(&scene, "/endless", endless_archive());
+    first(&scene, "/endless", Reply::ok(endless()));
     scene.announce("/endless");
     // All of them, the endless one too.
     scene.wait_metric("ccx_downloaded_total_count", RECORDS as f64);
@@ -245,7 +225,7 @@ fn p05_killed_after_the_download() {
 #[test]
 fn p05_killed_in_extraction() {
     let scene = Scene::new(NO_LIMITS);
-    first(&scene, "/endless", endless_archive());
+    first(&scene, "/endless", Reply::ok(endless()));
     scene.announce("/endless");
     let others = "ccx_published_total{archive=\"ocp\"}";
     scene.wait_metric(others, (RECORDS - 1) as f64);

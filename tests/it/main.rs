@@ -26,6 +26,7 @@ mod endpoint;
 mod extraction;
 mod kafka_security;
 mod pipeline;
+mod process;
 mod producer;
 mod record_faults;
 mod redrive;

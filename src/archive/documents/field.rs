@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
@@ -57,6 +58,17 @@ pub trait Field: Default {
 /// The parser's error for syntax and depth; `None` when the top level has another type.
 pub fn from_json<T: Field>(bytes: &[u8]) -> Result<Option<T>, serde_json::Error> {
     let mut parser = serde_json::Deserializer::from_slice(bytes);
+    let document = Tolerant::new().deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(document)
+}
+
+/// As [`from_json`], piece by piece; an error can also be one of reading.
+///
+/// # Errors
+/// As [`from_json`], and those of the reader.
+pub fn from_json_reader<T: Field>(reader: impl Read) -> Result<Option<T>, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_reader(reader);
     let document = Tolerant::new().deserialize(&mut parser)?;
     parser.end()?;
     Ok(document)
@@ -354,6 +366,14 @@ mod tests {
     }
 
     #[test]
+    fn piece_by_piece_is_the_same() {
+        let json = r#"{"name": "a\u00e9\n", "count": -1, "unknown": [{"x": "y"}], "items": ["z"]}"#;
+        let whole = from_json::<Thing>(json.as_bytes()).unwrap();
+        let pieces = from_json_reader::<Thing>(json.as_bytes()).unwrap();
+        assert_eq!(format!("{pieces:?}"), format!("{whole:?}"));
+    }
+
+    #[test]
     fn the_last_of_two_equal_keys_wins() {
         assert_eq!(read(r#"{"name": "a", "name": "b"}"#).name, "b");
         assert_eq!(read(r#"{"name": "a", "name": 1}"#).name, "");
@@ -382,6 +402,7 @@ mod tests {
         let deep = "[".repeat(100_000);
         for bad in ["", "{", "{\"name\": }", "{} {}", "{}x", deep.as_str()] {
             assert!(from_json::<Thing>(bad.as_bytes()).is_err());
+            assert!(from_json_reader::<Thing>(bad.as_bytes()).is_err());
         }
         let hidden = format!("{{\"unknown\": {deep}");
         assert!(from_json::<Thing>(hidden.as_bytes()).is_err());

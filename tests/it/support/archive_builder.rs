@@ -214,6 +214,32 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// An archive that takes very long to inflate: two documents, then a member of 1 TiB that nobody
+/// wants. It is cut after 32 GiB, which are a while of work.
+pub fn endless() -> Vec<u8> {
+    const PIECE: usize = 16 << 20;
+    // Larger than what is collected before it is written.
+    let document = format!("{{{}}}", " ".repeat(1 << 20));
+    let beginning = Tar::new()
+        .file("config/id", "11111111-2222-4333-8444-555555555555")
+        .file("config/version.json", document)
+        .member(&Header::new("filler").size(1 << 40), b"");
+    let mut bytes = gzip(&beginning.unended());
+    // Gzip members one after another are one stream.
+    let piece = gzip(&vec![0; PIECE]);
+    for _ in 0..(32_usize << 30) / PIECE {
+        bytes.extend_from_slice(&piece);
+    }
+    bytes
+}
+
+/// A gzip member of about as many bytes as it unpacks to.
+pub fn gzip_stored(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// The header of a gzip member, for streams that are put together by hand.
 pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 

@@ -126,6 +126,18 @@ impl Program {
         self
     }
 
+    /// Leaves the level of the log to the configuration.
+    pub fn without_level(mut self) -> Self {
+        self.command.env_remove(LEVEL.0);
+        self
+    }
+
+    /// One more argument.
+    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
     /// What it reads from standard input.
     pub fn input(mut self, bytes: &[u8]) -> Self {
         self.input = bytes.to_vec();
