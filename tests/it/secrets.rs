@@ -12,6 +12,7 @@ use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
 use crate::support::broker::batch::{LogRecord, NewRecord};
 use crate::support::program::Program;
+use crate::support::secrets;
 use crate::support::stage::{CLUSTER, Stage, archive, get, identity};
 use crate::support::until::until;
 
@@ -120,7 +121,7 @@ fn messages(stage: &Stage) -> Vec<NewRecord> {
     };
     let whole = good.to_string();
     let mut messages: Vec<NewRecord> = [20, 40, whole.len() / 2, whole.len() - 1]
-        .map(|length| NewRecord::value(whole[..length].to_owned()))
+        .map(|length| NewRecord::value(&whole[..length]))
         .to_vec();
     messages.push(NewRecord::value(format!("{whole},")));
     messages.push(NewRecord::value(format!("\"leaky {whole}")));
@@ -216,6 +217,23 @@ fn u10_p19_nothing_that_goes_wrong_tells_a_secret() {
             assert!(!status.text().contains(LEAK), "{}", status.text());
         }
     }
+}
+
+#[test]
+fn u10_the_search_over_all_output_finds_what_it_is_for() {
+    secrets::register("a-secret-of-this-test");
+    for (text, found) in [
+        ("nothing", None),
+        ("GET /a?X-Amz-Signature=00", Some("X-Amz-Signature")),
+        (
+            "in a-secret-of-this-test's words",
+            Some("a-secret-of-this-test"),
+        ),
+    ] {
+        assert_eq!(secrets::find(text).as_deref(), found);
+    }
+    let searched = std::panic::catch_unwind(|| secrets::search("a line", "hunter2"));
+    assert!(searched.is_err());
 }
 
 #[test]
