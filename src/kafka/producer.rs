@@ -314,7 +314,7 @@ impl Producer {
     }
 
     /// Why nothing is acknowledged for a topic at the moment, on one line: from the first failed
-    /// attempt to the next success.
+    /// attempt to the next success, or until nothing waits for the topic any more.
     pub fn stalled(&self, topic: &str) -> Option<String> {
         lock(&self.shared.stalls).get(topic).cloned()
     }

@@ -36,5 +36,6 @@ mod rules_mutated;
 mod rules_sample;
 mod secrets;
 mod soak;
+mod stalls;
 mod static_members;
 mod tracker;

@@ -280,6 +280,7 @@ impl Sender {
         loop {
             let closing = self.take_inbox();
             self.forget_cancelled();
+            self.end_idle_stalls();
             let idle = !self.has_work();
             if closing.is_some_and(|deadline| idle || Instant::now() >= deadline) {
                 break;
@@ -294,6 +295,7 @@ impl Sender {
             self.reap();
             self.dispatch();
             self.collect();
+            self.end_idle_stalls();
         }
         for lane in self.lanes.values_mut() {
             lane.fail_all(&SendError::Closed);
@@ -923,6 +925,17 @@ impl Sender {
         self.stall(&partition.topic, reason);
         if let Some(lane) = self.lanes.get_mut(partition) {
             lane.retry_later(pause);
+        }
+    }
+
+    /// Ends the stalls of topics for which nothing waits any more: given up, or refused for its
+    /// content. Only the next record can tell how its topic is, and who holds records back while
+    /// there is a stall would never send one.
+    fn end_idle_stalls(&self) {
+        let mut stalls = lock(&self.shared.stalls);
+        if !stalls.is_empty() {
+            let busy = self.busy_topics();
+            stalls.retain(|topic, _| busy.contains(topic));
         }
     }
 
