@@ -170,13 +170,12 @@ def free_port():
 class Broker:
     """`scripts/broker` with its standard input in our hand: it ends when we do. Starts in the background."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, log=None):
         self.kind = kind
         self.address = None
         self.secure = None
-        logs = CACHE / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.log = logs / f"{kind}.log"
+        self.log = log or CACHE / "logs" / f"{kind}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "scripts" / "broker"), kind, "--log", str(self.log)],

@@ -33,8 +33,8 @@ def settings(address, **more):
 class Broker(tools.Broker):
     """Takes orders without making us wait: `order` says a word, `busy` tells whether it is still being done."""
 
-    def __init__(self):
-        super().__init__(KIND)
+    def __init__(self, log):
+        super().__init__(KIND, log)
         self.answers = queue.SimpleQueue()
         self.waiting = collections.deque()
         self.up = False

@@ -1,6 +1,7 @@
 """The workers: the real program, its log followed, its use of the machine sampled, its end watched."""
 
 import collections
+import http.client
 import os
 import re
 import signal
@@ -65,6 +66,7 @@ level = "{level}"
 LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \[?(\w+)\]? ")
 ASSIGNED = re.compile(r" assigned: ?(.*?)(?: generation=\d+)?$")
 PLACE = re.compile(rf"{re.escape(cluster.INCOMING)}-(\d+)")
+ENDPOINT = re.compile(r" metrics and health on http://[\d.]+:(\d+)")
 GIVEN_UP = re.compile(r"(\d+) records (?:in flight are given up|were not done)")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -109,6 +111,7 @@ class Worker:
         self.greeted = False
         self.partitions = set()  # as the log last said
         self.frozen = False
+        self.port = None  # of its endpoint
         self.lives = 0
         self.peak_bytes = 0
         self.cpu_seconds = 0.0  # of lives that are over
@@ -197,9 +200,22 @@ class Worker:
             self.greeted = True
             if assigned := ASSIGNED.search(text):
                 self.partitions = {int(number) for number in PLACE.findall(assigned[1])}
+            elif endpoint := ENDPOINT.search(text):
+                self.port = int(endpoint[1])
             elif given_up := GIVEN_UP.search(text):
                 when = datetime.fromisoformat(found[1]).timestamp()
                 yield when, int(given_up[1]), set(self.partitions)
+
+    def not_ready(self):
+        """What its endpoint says against its readiness; empty: nothing."""
+        try:
+            connection = http.client.HTTPConnection(tools.HOST, self.port, timeout=5)
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            said = answer.read().decode(errors="replace").strip()
+            return "" if answer.status == 200 else f"{answer.status} {said}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer: {error}"
 
     def left_behind(self):
         """What is in its temporary directory: after a clean end, nothing."""
