@@ -95,7 +95,10 @@ fn k08_a_worker_whose_results_were_given_up_goes_on() {
     let worker = stage.worker("");
     broker.stop(2);
     broker.append(&stage.incoming, 0, stage.records(0..4));
-    worker.line(&format!("nothing is acknowledged for topic {}", stage.outgoing));
+    worker.line(&format!(
+        "nothing is acknowledged for topic {}",
+        stage.outgoing
+    ));
     let member = broker.group(&stage.group).members.remove(0);
     broker.kick(&stage.group, &member.id);
     worker.line("membership lost");

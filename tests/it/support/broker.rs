@@ -658,7 +658,8 @@ impl Broker {
             if so(self) {
                 return;
             }
-            if !self.shared.wait_change(seen, until) {
+            // Changes that go on for ever, such as heartbeats, are no reason to wait for ever.
+            if Instant::now() >= until || !self.shared.wait_change(seen, until) {
                 let groups: Vec<String> = self.shared.lock().groups.keys().cloned().collect();
                 let groups = groups.iter().map(|g| (g, self.group(g)));
                 let groups: Vec<_> = groups.collect();
