@@ -18,7 +18,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::options::{ConsumerOptions, IsolationLevel, OffsetReset, OnCorruptBatch};
 use super::records::{Batch, Batches, Fault, Marker, RawRecord};
 use super::stats::Stats;
-use super::{Assigned, Code, Event, Fatal, FatalKind, Lease, Record, SkipCause, TopicPartition};
+use super::{
+    Assigned, Code, Event, Fatal, FatalKind, Header, Lease, Record, SkipCause, TopicPartition,
+};
 use crate::backoff::Backoff;
 
 /// Inflated bytes that are handed out of one answer; the rest of it is asked for again. What is
@@ -738,7 +740,7 @@ fn unpack(
             let headers = raw
                 .headers
                 .iter()
-                .map(|header| header.name.len() + part(&header.value));
+                .map(|header| size_of::<Header>() + header.name.len() + part(&header.value));
             size_of::<Record>() + part(&raw.key) + part(&raw.value) + headers.sum::<usize>()
         })
         .sum();

@@ -15,6 +15,14 @@ use super::options::Compression;
 
 /// What the records of one batch may take when inflated, in bytes.
 pub(super) const MAX_UNPACKED: usize = 64 << 20;
+/// What records and headers of one batch may take beside their bytes. Without this bound a batch
+/// of empty headers, a few KiB on the wire, would take gigabytes.
+const MAX_OVERHEAD: usize = 64 << 20;
+/// What a record takes beside its bytes and headers; the allocator has a share, too.
+const RECORD_OVERHEAD: usize = size_of::<RawRecord>() + 64;
+/// Frames that a compressed batch may be cut into. Writers make one; each costs its reader tables
+/// and buffers, however little is in it.
+const MAX_FRAMES: usize = 1000;
 /// Base offset and length.
 const PREFIX: usize = 12;
 /// Everything before the records.
@@ -255,14 +263,16 @@ impl Batch {
             return Err(Fault::Malformed("more records than bytes"));
         }
         let mut records = Vec::new();
+        let mut room = MAX_OVERHEAD;
         for _ in 0..self.count {
+            spend(&mut room, RECORD_OVERHEAD)?;
             let record = take(&mut bytes)?.ok_or(Fault::Malformed("record without length"))?;
-            records.push(self.record(Bytes::copy_from_slice(record))?);
+            records.push(self.record(Bytes::copy_from_slice(record), &mut room)?);
         }
         Ok(records)
     }
 
-    fn record(&self, raw: Bytes) -> Result<RawRecord, Fault> {
+    fn record(&self, raw: Bytes, room: &mut usize) -> Result<RawRecord, Fault> {
         let mut bytes = &raw[..];
         bytes
             .try_get_i8()
@@ -281,7 +291,8 @@ impl Batch {
         if count > bytes.len() {
             return Err(Fault::Malformed("more headers than bytes"));
         }
-        let mut headers = Vec::new();
+        spend(room, count * size_of::<Header>())?;
+        let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let name = take(&mut bytes)?.ok_or(Fault::Malformed("header without name"))?;
             headers.push(Header {
@@ -302,6 +313,12 @@ impl Batch {
             headers,
         })
     }
+}
+
+/// Takes what a record or its headers need from what is left for all of them.
+fn spend(room: &mut usize, size: usize) -> Result<(), Fault> {
+    *room = room.checked_sub(size).ok_or(Fault::TooLarge)?;
+    Ok(())
 }
 
 /// Bytes with a length before them; `None` for null (-1).
@@ -357,7 +374,9 @@ fn inflate(codec: i16, packed: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
         2 => unsnap(packed, &mut out, limit)?,
         3 => {
             let mut rest = packed;
+            let mut frames = 0;
             while !rest.is_empty() {
+                count_frame(&mut frames)?;
                 let before = rest.len();
                 let frame = lz4_flex::frame::FrameDecoder::new(&mut rest);
                 read_bounded(frame, &mut out, limit, "lz4")?;
@@ -368,7 +387,9 @@ fn inflate(codec: i16, packed: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
         }
         4 => {
             let mut rest = packed;
+            let mut frames = 0;
             while !rest.is_empty() {
+                count_frame(&mut frames)?;
                 let frame = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(
                     &mut rest,
                     MAX_UNPACKED as u64,
@@ -380,6 +401,14 @@ fn inflate(codec: i16, packed: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
         codec => return Err(Fault::UnknownCodec { codec }),
     }
     Ok(out)
+}
+
+fn count_frame(frames: &mut usize) -> Result<(), Fault> {
+    *frames += 1;
+    if *frames > MAX_FRAMES {
+        return Err(Fault::Malformed("too many compressed frames"));
+    }
+    Ok(())
 }
 
 /// Appends what `reader` has, as long as the whole stays within bounds.
@@ -843,6 +872,61 @@ mod tests {
             let stream = [&front[..], &back[..]].concat();
             let read = packed(number, &stream).records();
             assert_eq!(read.unwrap()[0].value, record.value, "{codec:?}");
+        }
+    }
+
+    /// A few KiB on the wire inflate to records whose bytes are within the limit; what they take
+    /// in memory beside their bytes is many times that.
+    #[test]
+    fn m21_empty_headers_and_records_are_bounded_too() {
+        const COUNT: usize = MAX_OVERHEAD / size_of::<Header>();
+        for (headers, fits) in [(COUNT / 2, true), (COUNT + 1, false)] {
+            let mut one = BytesMut::from(&[0, 0, 0, 1, 1][..]);
+            put_length(&mut one, headers);
+            one.resize(one.len() + 2 * headers, 0);
+            let mut stream = BytesMut::new();
+            put_length(&mut stream, one.len());
+            stream.extend_from_slice(&one);
+            let (codec, stream) = deflate(Compression::Gzip, stream).unwrap();
+            assert!(stream.len() < 10_000);
+            match packed(codec, &stream).records() {
+                Ok(records) => assert!(fits && records[0].headers.len() == headers),
+                Err(fault) => assert!(!fits && fault == Fault::TooLarge, "{fault}"),
+            }
+        }
+
+        let most = MAX_OVERHEAD / RECORD_OVERHEAD;
+        for (count, fits) in [(most, true), (most + 1, false)] {
+            // length 6, attributes, time, offset, null key, null value, no headers
+            let stream = BytesMut::from(&[12, 0, 0, 0, 1, 1, 0].repeat(count)[..]);
+            let (codec, stream) = deflate(Compression::Gzip, stream).unwrap();
+            let bytes = altered(&batch(&[record(0, None)], Compression::None), |bytes| {
+                bytes.truncate(HEAD);
+                bytes.extend_from_slice(&stream);
+                let length = i32::try_from(bytes.len() - PREFIX).unwrap();
+                bytes[8..12].copy_from_slice(&length.to_be_bytes());
+                bytes[21..23].copy_from_slice(&codec.to_be_bytes());
+                bytes[57..61].copy_from_slice(&i32::try_from(count).unwrap().to_be_bytes());
+            });
+            match only(bytes).unwrap().records() {
+                Ok(records) => assert!(fits && records.len() == count),
+                Err(fault) => assert!(!fits && fault == Fault::TooLarge, "{fault}"),
+            }
+        }
+    }
+
+    #[test]
+    fn m21_frames_of_a_codec_are_counted() {
+        for codec in [Compression::Lz4, Compression::Zstd] {
+            let (number, frame) = deflate(codec, BytesMut::from(&[7; 3][..])).unwrap();
+            let most = frame.repeat(MAX_FRAMES);
+            assert_eq!(
+                inflate(number, &most, MAX_UNPACKED).unwrap(),
+                [7; 3].repeat(MAX_FRAMES)
+            );
+            let over = frame.repeat(MAX_FRAMES + 1);
+            let fault = inflate(number, &over, MAX_UNPACKED).unwrap_err();
+            assert_eq!(fault, Fault::Malformed("too many compressed frames"));
         }
     }
 
