@@ -3,15 +3,43 @@
 //! Turns the value of a record into an [`Ingress`], or says in one of the fixed words what is
 //! wrong with it. No value of a field reaches an error: they are other people's identities.
 
+mod fields;
+
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde_json::{Map, Value};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime, PrimitiveDateTime, UtcOffset};
 use uuid::Uuid;
 
+use self::fields::{Kept, Wanted};
 use crate::error::Reason;
 use crate::signed_url::SignedUrl;
+
+/// What is read of an announcement.
+const ANNOUNCEMENT: &[Wanted] = &[
+    Wanted::leaf("url"),
+    Wanted::leaf("b64_identity"),
+    Wanted::leaf("timestamp"),
+    Wanted::leaf("cluster_name"),
+    Wanted::object(
+        "metadata",
+        &[Wanted::object(
+            "custom_metadata",
+            &[Wanted::leaf("gathering_time")],
+        )],
+    ),
+    Wanted::leaf("request_id"),
+    Wanted::leaf("size"),
+];
+/// What is read of an identity.
+const IDENTITY: &[Wanted] = &[Wanted::object(
+    "identity",
+    &[
+        Wanted::object("internal", &[Wanted::leaf("org_id")]),
+        Wanted::leaf("account_number"),
+        Wanted::object("system", &[Wanted::leaf("cluster_id")]),
+    ],
+)];
 
 /// What an announcement says, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,24 +126,22 @@ pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
     if bytes.is_empty() {
         return Err(Error::Empty { null: false });
     }
-    // A whole `Value`, although few fields are used: the parser's depth limit holds for every
-    // field that way, also for those that we pass over.
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| Error::Json {
+    let message = fields::read(bytes, ANNOUNCEMENT).map_err(|e| Error::Json {
         line: e.line(),
         column: e.column(),
     })?;
-    let Value::Object(fields) = value else {
+    let Kept::Object(_) = message else {
         return Err(Error::NotAnObject);
     };
 
-    let url = text(&fields, "url")?;
-    let identity = text(&fields, "b64_identity")?;
-    let timestamp = text(&fields, "timestamp")?;
+    let url = text(&message, "url")?;
+    let identity = text(&message, "b64_identity")?;
+    let timestamp = text(&message, "timestamp")?;
     let identity = identity_of(identity)?;
     let uploaded_at = parse_timestamp(timestamp).ok_or(Error::Timestamp)?;
 
-    let at = |path: &[&str]| path.iter().try_fold(&identity, |value, key| value.get(key));
-    let cluster_name = fields
+    let at = |path: &[&str]| identity.at(path);
+    let cluster_name = message
         .get("cluster_name")
         .and_then(uuid_of)
         .or_else(|| at(&["system", "cluster_id"]).and_then(uuid_of));
@@ -126,40 +152,38 @@ pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
         cluster_name,
         timestamp: timestamp.to_owned(),
         uploaded_at,
-        gathering_time: fields
-            .get("metadata")
-            .and_then(|m| m.get("custom_metadata"))
-            .and_then(|m| m.get("gathering_time"))
-            .and_then(Value::as_str)
+        gathering_time: message
+            .at(&["metadata", "custom_metadata", "gathering_time"])
+            .and_then(Kept::as_str)
             .and_then(parse_gathering_time),
-        request_id: fields
+        request_id: message
             .get("request_id")
-            .and_then(Value::as_str)
+            .and_then(Kept::as_str)
             .map(str::to_owned),
-        size: fields.get("size").and_then(Value::as_u64),
+        size: message.get("size").and_then(Kept::as_u64),
     })
 }
 
-fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<&'a str, Error> {
-    let found = match fields.get(field) {
-        Some(Value::String(text)) => return Ok(text),
+fn text<'a>(message: &'a Kept, field: &'static str) -> Result<&'a str, Error> {
+    let found = match message.get(field) {
+        Some(Kept::Text(text)) => return Ok(text),
         None => "missing",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::Array(_)) => "a list",
-        Some(Value::Object(_)) => "an object",
+        Some(Kept::Null) => "null",
+        Some(Kept::Flag) => "a boolean",
+        Some(Kept::Number(_)) => "a number",
+        Some(Kept::List) => "a list",
+        Some(Kept::Object(_)) => "an object",
     };
     Err(Error::Field { field, found })
 }
 
 /// The object `identity` inside the BASE64 of `b64_identity`.
-fn identity_of(encoded: &str) -> Result<Value, Error> {
+fn identity_of(encoded: &str) -> Result<Kept, Error> {
     let bytes = decode_base64(encoded).ok_or(Error::Identity("is not BASE64"))?;
-    let mut value: Value =
-        serde_json::from_slice(&bytes).map_err(|_| Error::Identity("is not BASE64 of JSON"))?;
-    match value.get_mut("identity").map(Value::take) {
-        Some(identity @ Value::Object(_)) => Ok(identity),
+    let document =
+        fields::read(&bytes, IDENTITY).map_err(|_| Error::Identity("is not BASE64 of JSON"))?;
+    match document.get("identity") {
+        Some(identity @ Kept::Object(_)) => Ok(identity.clone()),
         _ => Err(Error::Identity("holds no object `identity`")),
     }
 }
@@ -199,11 +223,11 @@ fn decode_base64(encoded: &str) -> Option<Vec<u8>> {
     }
 }
 
-fn org_id(value: Option<&Value>) -> Result<u32, Error> {
+fn org_id(value: Option<&Kept>) -> Result<u32, Error> {
     match value {
-        Some(Value::String(text)) => digits(text).ok_or(Error::OrgId),
+        Some(Kept::Text(text)) => digits(text).ok_or(Error::OrgId),
         // A float is no integer, and so no organisation at all.
-        Some(Value::Number(n)) if n.is_i64() || n.is_u64() => n
+        Some(Kept::Number(n)) if n.is_i64() || n.is_u64() => n
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
             .ok_or(Error::OrgId),
@@ -214,10 +238,10 @@ fn org_id(value: Option<&Value>) -> Result<u32, Error> {
     }
 }
 
-fn number(value: &Value) -> Option<u32> {
+fn number(value: &Kept) -> Option<u32> {
     match value {
-        Value::String(text) => digits(text),
-        Value::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()),
+        Kept::Text(text) => digits(text),
+        Kept::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()),
         _ => None,
     }
 }
@@ -228,7 +252,7 @@ fn digits(text: &str) -> Option<u32> {
     if plain { text.parse().ok() } else { None }
 }
 
-fn uuid_of(value: &Value) -> Option<Uuid> {
+fn uuid_of(value: &Kept) -> Option<Uuid> {
     Uuid::try_parse(value.as_str()?).ok()
 }
 
@@ -260,7 +284,7 @@ fn parse_gathering_time(text: &str) -> Option<OffsetDateTime> {
 mod tests {
     use super::*;
     use base64::prelude::BASE64_STANDARD;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn announcement() -> Value {
         let identity = json!({"identity": {
