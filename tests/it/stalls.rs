@@ -21,6 +21,7 @@ fn producer(broker: &Broker) -> Producer {
             bootstrap_servers: broker.addresses(),
             client_id: "test".into(),
             metadata_max_age: Duration::from_secs(300),
+            ..ClusterOptions::default()
         },
         compression: Compression::None,
     })
