@@ -6,7 +6,7 @@
 
 pub mod start;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -18,7 +18,8 @@ use crate::crashes::{Admission, Crashes};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::kafka::{
-    Commit, Consumer, Event, Fatal, FatalKind, Lease, Record, SkipCause, Stats, TopicPartition,
+    Commit, CommitResult, Consumer, Event, Fatal, FatalKind, Lease, Metadata, Record, SkipCause,
+    Stats, TopicPartition,
 };
 use crate::offsets::Offsets;
 use crate::output::Sink;
@@ -43,6 +44,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long results may stay unacknowledged before that is called a fault.
 const SINK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest wait for the answer to a commit, but for the last one before the end.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time between two updates of gauges.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
@@ -187,7 +191,7 @@ impl Worker {
                 break exit;
             }
             self.dispatch();
-            self.commit_when_due();
+            self.commit_when_due(self.commit_patience());
             self.end_revocation();
             let saturated = self.admit();
             let timeout = if saturated {
@@ -417,7 +421,7 @@ impl Worker {
         if self.unmarked_until.is_none_or(|until| now >= until)
             && chosen.iter().any(|chosen| unmarked(self, &chosen.record))
         {
-            self.commit();
+            self.commit_once(self.commit_patience());
             let failed = chosen.iter().any(|chosen| unmarked(self, &chosen.record));
             self.unmarked_until = failed.then(|| Instant::now() + self.options.commit_interval);
         }
@@ -545,23 +549,40 @@ impl Worker {
         Some(Exit::Internal)
     }
 
-    fn commit_when_due(&mut self) {
+    /// A signal that comes during a commit must not wait for it for long.
+    fn commit_patience(&self) -> Duration {
+        COMMIT_PATIENCE.min(self.options.shutdown_timeout / 4)
+    }
+
+    /// One try: the next one is due in a moment, and records are read meanwhile.
+    fn commit_when_due(&mut self, limit: Duration) {
         let due = self.last_commit.elapsed() >= self.options.commit_interval
             || self.settled_since_commit >= COMMIT_AFTER;
         if due {
-            self.commit();
+            self.commit_once(limit);
         }
     }
 
-    fn commit(&mut self) {
+    fn commit_once(&mut self, limit: Duration) {
+        self.commit(|consumer, commits, metadata| consumer.commit_once(commits, metadata, limit));
+    }
+
+    /// The last one of an assignment: what it does not bring through is done again by others.
+    fn commit_at_last(&mut self, limit: Duration) {
+        self.commit(|consumer, commits, metadata| consumer.commit(commits, metadata, limit));
+    }
+
+    fn commit(
+        &mut self,
+        send: impl FnOnce(&mut Consumer, &[Commit], &Metadata) -> Vec<CommitResult>,
+    ) {
         // Between two assignments the broker takes no commits, and nothing is settled.
         if self.rebalance == Rebalance::Joining {
             return;
         }
-        self.last_commit = Instant::now();
         self.settled_since_commit = 0;
         let mut due = Vec::new();
-        let mut metadata = BTreeMap::new();
+        let mut metadata = Metadata::new();
         for (watermark, moved) in self.offsets.watermarks() {
             let (partition, lease) = (&watermark.partition, &watermark.lease);
             let (mark, differs) = self.crashes.mark(partition, lease, watermark.offset);
@@ -571,6 +592,7 @@ impl Worker {
             }
         }
         if due.is_empty() {
+            self.last_commit = Instant::now();
             return;
         }
         let mut commits = Vec::new();
@@ -582,7 +604,7 @@ impl Worker {
                 offset: w.offset,
             });
         }
-        for answer in self.consumer.commit_with(&commits, &metadata) {
+        for answer in send(&mut self.consumer, &commits, &metadata) {
             let result = match &answer.result {
                 Ok(()) => {
                     let committed = due.iter().find(|(w, _)| w.partition == answer.partition);
@@ -604,6 +626,8 @@ impl Worker {
             };
             self.metrics.commits.with_label_values(&[result]).inc();
         }
+        // Not from its beginning: one that takes long must leave time for records in between.
+        self.last_commit = Instant::now();
     }
 
     /// Lets the rebalance go on once nothing is in flight, or the time for it is over.
@@ -637,7 +661,7 @@ impl Worker {
             breaker.probe_ended(Probed::Nothing, Instant::now());
         }
         self.crashes.end_all();
-        self.commit();
+        self.commit_at_last(self.commit_patience());
         self.consumer
             .release(&abandoned.into_iter().collect::<Vec<_>>());
         self.rebalance = Rebalance::Joining;
@@ -748,11 +772,8 @@ impl Worker {
     /// Drains within the shutdown time, commits, leaves.
     fn finish(mut self, exit: Exit) -> Exit {
         let began = Instant::now();
-        let deadline = began
-            + self
-                .options
-                .shutdown_timeout
-                .saturating_sub(FAREWELL.min(self.options.shutdown_timeout / 4));
+        let farewell = FAREWELL.min(self.options.shutdown_timeout / 4);
+        let deadline = began + self.options.shutdown_timeout.saturating_sub(farewell);
         self.ready.clear();
         self.consumer.pause_all();
         log::info!("drains {} records in flight", self.in_flight.len());
@@ -762,7 +783,7 @@ impl Worker {
             if let Some(worse) = self.take_settled(SETTLE_TIMEOUT) {
                 exit = worse;
             }
-            self.commit_when_due();
+            self.commit_when_due(deadline.saturating_duration_since(Instant::now()));
             // Membership matters while records end: heartbeats alone would not follow a rebalance.
             match self.consumer.poll(Duration::ZERO, &|| false) {
                 Ok(events) => {
@@ -780,7 +801,7 @@ impl Worker {
         }
         // Whoever takes over need not think that this was a crash.
         self.crashes.end_all();
-        self.commit();
+        self.commit_at_last(farewell / 2);
         if !self.held.is_empty() {
             log::warn!(
                 "{} records wait for the breaker; they are uncommitted and come again",
@@ -800,7 +821,7 @@ impl Worker {
                 exit = Exit::DrainExceeded;
             }
         }
-        self.consumer.close(FAREWELL);
+        self.consumer.close(farewell / 2);
         log::info!(
             "left the group after {:.1} s",
             began.elapsed().as_secs_f64()

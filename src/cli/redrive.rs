@@ -20,8 +20,8 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::kafka::options::{ConsumerOptions, IsolationLevel, OffsetReset};
 use crate::kafka::{
-    Commit, Consumer, Error, Event, Fatal, FatalKind, Header, Lease, OutgoingRecord, Producer,
-    Record, SendError, TopicPartition,
+    Commit, Consumer, Error, Event, Fatal, FatalKind, Header, Lease, Metadata, OutgoingRecord,
+    Producer, Record, SendError, TopicPartition,
 };
 use crate::output::dead_letters::PREFIX;
 use crate::shutdown::Shutdown;
@@ -294,7 +294,7 @@ impl Run<'_> {
                 lease: lease.clone(),
                 offset: done + 1,
             };
-            for answer in self.consumer.commit(&[commit]) {
+            for answer in self.consumer.commit(&[commit], &Metadata::new(), PATIENCE) {
                 if let Err(error) = answer.result {
                     tell(&format!(
                         "what was sent of {partition} is not committed and will be sent again: {}",

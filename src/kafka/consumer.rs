@@ -45,7 +45,7 @@ use crate::error::chain;
 const ANSWER: Duration = Duration::from_secs(10);
 /// A broker that holds a Fetch for so much longer than asked is gone.
 const FETCH_GRACE: Duration = Duration::from_secs(30);
-/// Time for one call of `commit`, in which the last try begins. The next call tries again.
+/// Time for a commit, unless the caller has less: for the last try to begin, or for the only one.
 const COMMIT: Duration = Duration::from_secs(5);
 /// Least time for the answer to one try of a commit.
 const COMMIT_ANSWER: Duration = Duration::from_secs(1);
@@ -162,19 +162,43 @@ impl Consumer {
 
     /// Commits the next offsets to read, under the identity of the member. One answer for each.
     ///
-    /// Tried again for some seconds while the coordinator is away. Only offsets whose lease is
-    /// live are sent.
-    pub fn commit(&mut self, offsets: &[Commit]) -> Vec<CommitResult> {
-        self.commit_with(offsets, &Metadata::new())
+    /// Tried again while the coordinator is away, for at most `limit` and never more than some
+    /// seconds: for the commits that have no next time. Only offsets whose lease is live are sent.
+    ///
+    /// Each offset is committed with the metadata of its partition, empty where there is none.
+    /// [`Consumer::began_at`] tells it to the next owner.
+    pub fn commit(
+        &mut self,
+        offsets: &[Commit],
+        metadata: &Metadata,
+        limit: Duration,
+    ) -> Vec<CommitResult> {
+        self.commit_until(offsets, metadata, Instant::now() + limit.min(COMMIT), true)
     }
 
-    /// As [`Consumer::commit`], each offset with the metadata of its partition, empty where there
-    /// is none. [`Consumer::began_at`] tells it to the next owner.
-    pub fn commit_with(&mut self, offsets: &[Commit], metadata: &Metadata) -> Vec<CommitResult> {
+    /// [`Consumer::commit`] that is tried once: for those that come again in a moment anyway.
+    ///
+    /// While the coordinator is not reached it returns at once, so that a group that cannot take
+    /// commits does not hold up the reading of records.
+    pub fn commit_once(
+        &mut self,
+        offsets: &[Commit],
+        metadata: &Metadata,
+        limit: Duration,
+    ) -> Vec<CommitResult> {
+        self.commit_until(offsets, metadata, Instant::now() + limit.min(COMMIT), false)
+    }
+
+    fn commit_until(
+        &mut self,
+        offsets: &[Commit],
+        metadata: &Metadata,
+        deadline: Instant,
+        insists: bool,
+    ) -> Vec<CommitResult> {
         let mut open: Vec<&Commit> = offsets.iter().collect();
         let mut done: BTreeMap<&TopicPartition, Result<(), Error>> = BTreeMap::new();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20);
-        let deadline = Instant::now() + COMMIT;
         while !open.is_empty() {
             let identity = {
                 let group = self.shared.lock();
@@ -199,7 +223,7 @@ impl Consumer {
             let left = deadline.saturating_duration_since(Instant::now());
             // An answer that comes too late costs the connection, however well the broker is.
             let answer_within = left.max(COMMIT_ANSWER);
-            let last = match self.commit_once(&identity, &open, metadata, answer_within) {
+            let last = match self.send_commit(&identity, &open, metadata, answer_within) {
                 Ok(codes) => {
                     let mut last = None;
                     open.retain(|commit| {
@@ -232,7 +256,7 @@ impl Consumer {
             }
             let last = last.unwrap_or_else(|| self.refusal(Code::UnknownServerError));
             let pause = last.pause().unwrap_or_else(|| backoff.next_pause());
-            if Instant::now() + pause >= deadline {
+            if !insists || Instant::now() + pause >= deadline {
                 for commit in open.drain(..) {
                     done.insert(&commit.partition, Err(last.clone()));
                 }
@@ -1121,7 +1145,7 @@ impl Consumer {
     }
 
     /// One OffsetCommit; the code of each partition, `None` for success.
-    fn commit_once(
+    fn send_commit(
         &mut self,
         identity: &Identity,
         commits: &[&Commit],

@@ -9,8 +9,8 @@ use ccx_data_pipeline::kafka::options::{
     ClusterOptions, ConsumerOptions, IsolationLevel, OffsetReset, OnCorruptBatch,
 };
 use ccx_data_pipeline::kafka::{
-    Assigned, Code, Commit, CommitResult, Consumer, Event, Fatal, FatalKind, Lease, Phase,
-    SkipCause, TopicPartition,
+    Assigned, Code, Commit, CommitResult, Consumer, Event, Fatal, FatalKind, Lease, Metadata,
+    Phase, SkipCause, TopicPartition,
 };
 use kafka_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
 
@@ -155,7 +155,7 @@ impl Member {
 
     fn commit(&mut self) -> Vec<CommitResult> {
         let commits = self.commits();
-        self.consumer.commit(&commits)
+        self.consumer.commit(&commits, &Metadata::new(), PATIENCE)
     }
 
     fn commit_code(&mut self) -> Option<Code> {
@@ -309,7 +309,7 @@ fn a_dropped_consumer_stops_its_heartbeats() {
 }
 
 #[test]
-fn two_members_share_and_take_over() {
+fn k07_two_members_share_and_take_over() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 4);
     let mut a = Member::start(options(&broker));
@@ -368,7 +368,7 @@ fn joining_does_not_hold_the_poll() {
 }
 
 #[test]
-fn work_is_drained_before_partitions_go() {
+fn k07_work_is_drained_before_partitions_go() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 4);
     values(&broker, 0, &["a"]);
@@ -408,7 +408,7 @@ fn work_is_drained_before_partitions_go() {
 }
 
 #[test]
-fn the_drain_has_an_end() {
+fn k07_the_drain_has_an_end() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     let mut a = Member::start(ConsumerOptions {
@@ -429,7 +429,7 @@ fn the_drain_has_an_end() {
 }
 
 #[test]
-fn refused_commits() {
+fn k08_refused_commits() {
     // Code, whether it is lost, whether it joins again.
     let rows = [
         (Code::IllegalGeneration, true, true),
@@ -465,7 +465,7 @@ fn refused_commits() {
 }
 
 #[test]
-fn commits_that_pass_when_tried_again() {
+fn k16_commits_that_pass_when_tried_again() {
     let rows = [
         Code::RequestTimedOut,
         Code::CoordinatorLoadInProgress,
@@ -522,7 +522,7 @@ fn k16_a_commit_that_runs_out_of_time_keeps_its_connection() {
 }
 
 #[test]
-fn each_partition_of_a_commit_has_its_own_answer() {
+fn k16_each_partition_of_a_commit_has_its_own_answer() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 3);
     for number in 0..3 {
@@ -534,7 +534,7 @@ fn each_partition_of_a_commit_has_its_own_answer() {
     let mut commits = member.commits();
     // One that is no longer ours is not even sent.
     commits[2].lease = Lease::new();
-    let results = member.consumer.commit(&commits);
+    let results = member.consumer.commit(&commits, &Metadata::new(), PATIENCE);
     let codes: Vec<Option<Code>> = results
         .into_iter()
         .map(|done| done.result.err().and_then(|error| error.code()))
@@ -587,7 +587,7 @@ fn refusals_that_end_it() {
 }
 
 #[test]
-fn refusals_of_the_group_that_pass() {
+fn k05_k06_refusals_that_pass() {
     let rows = [
         (ApiKey::FindCoordinator, 15),
         (ApiKey::JoinGroup, 14),
@@ -640,7 +640,7 @@ fn refusals_of_the_group_that_pass() {
 }
 
 #[test]
-fn broken_answers_of_every_kind_pass() {
+fn k19_broken_answers_of_every_kind_pass() {
     let apis = [
         ApiKey::Metadata,
         ApiKey::FindCoordinator,
@@ -671,7 +671,7 @@ fn broken_answers_of_every_kind_pass() {
 }
 
 #[test]
-fn a_lost_membership_joins_again() {
+fn k08_a_lost_membership_joins_again() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     values(&broker, 0, &["a"]);
@@ -709,7 +709,7 @@ fn a_stalled_owner_leaves() {
 }
 
 #[test]
-fn the_coordinator_moves() {
+fn k06_the_coordinator_moves() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic(TOPIC, 3);
     let mut member = Member::start(options(&broker));
@@ -730,7 +730,7 @@ fn the_coordinator_moves() {
 }
 
 #[test]
-fn the_leader_moves() {
+fn k05_the_leader_moves() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic(TOPIC, 3);
     let mut member = Member::start(ConsumerOptions {
@@ -752,7 +752,7 @@ fn the_leader_moves() {
 }
 
 #[test]
-fn a_broker_dies_and_others_take_over() {
+fn k05_k06_a_broker_dies_and_others_take_over() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic(TOPIC, 3);
     let mut member = Member::start(options(&broker));
@@ -789,7 +789,7 @@ fn the_broker_restarts() {
 }
 
 #[test]
-fn no_broker_at_start() {
+fn k01_no_broker_at_start() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     values(&broker, 0, &["a"]);
@@ -805,7 +805,7 @@ fn no_broker_at_start() {
 }
 
 #[test]
-fn one_hanging_broker_does_not_delay_the_others() {
+fn k14_one_hanging_broker_does_not_delay_the_others() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic(TOPIC, 3);
     let mut member = Member::start(options(&broker));
@@ -853,7 +853,7 @@ fn offset_reset_both_ways() {
 }
 
 #[test]
-fn below_the_start_goes_on_at_the_start() {
+fn k15_below_the_start_goes_on_at_the_start() {
     for policy in [OffsetReset::Earliest, OffsetReset::Latest] {
         let broker = Broker::start();
         broker.create_topic(TOPIC, 1);
@@ -879,7 +879,7 @@ fn below_the_start_goes_on_at_the_start() {
 }
 
 #[test]
-fn above_the_end_goes_by_the_policy() {
+fn k15_above_the_end_goes_by_the_policy() {
     for (policy, to, wanted) in [
         (OffsetReset::Earliest, 0, vec!["a", "b"]),
         (OffsetReset::Latest, 1, vec!["b"]),
@@ -908,7 +908,7 @@ fn corrupt() -> Vec<u8> {
 }
 
 #[test]
-fn a_corrupt_batch_stops_its_partition_only() {
+fn m21_a_corrupt_batch_stops_its_partition_only() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 2);
     values(&broker, 0, &["a"]);
@@ -926,7 +926,7 @@ fn a_corrupt_batch_stops_its_partition_only() {
 }
 
 #[test]
-fn a_corrupt_batch_is_passed_over_where_wished() {
+fn m21_a_corrupt_batch_is_passed_over_where_wished() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     values(&broker, 0, &["a"]);
@@ -948,7 +948,7 @@ fn a_corrupt_batch_is_passed_over_where_wished() {
 }
 
 #[test]
-fn a_batch_that_was_broken_on_the_way_is_read() {
+fn m21_a_batch_that_was_broken_on_the_way_is_read() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     let mut member = Member::start(options(&broker));
@@ -974,7 +974,7 @@ fn a_batch_that_was_broken_on_the_way_is_read() {
 }
 
 #[test]
-fn holes_markers_and_every_codec() {
+fn k25_m21_holes_markers_and_every_codec() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     let codecs = [
@@ -1006,7 +1006,7 @@ fn holes_markers_and_every_codec() {
 }
 
 #[test]
-fn aborted_transactions_are_left_out_of_read_committed() {
+fn k25_aborted_transactions_are_left_out_of_read_committed() {
     for (level, wanted) in [
         (
             IsolationLevel::ReadCommitted,
@@ -1045,7 +1045,7 @@ fn aborted_transactions_are_left_out_of_read_committed() {
 }
 
 #[test]
-fn added_partitions_are_read_from_their_start() {
+fn k04_added_partitions_are_read_from_their_start() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     let mut a = Member::start(ConsumerOptions {
@@ -1063,7 +1063,7 @@ fn added_partitions_are_read_from_their_start() {
 }
 
 #[test]
-fn a_missing_topic_is_waited_for() {
+fn k03_a_missing_topic_is_waited_for() {
     let broker = Broker::start();
     let mut member = Member::start(ConsumerOptions {
         auto_offset_reset: OffsetReset::Latest,
@@ -1081,7 +1081,7 @@ fn a_missing_topic_is_waited_for() {
 }
 
 #[test]
-fn throttling_is_obeyed_and_costs_no_membership() {
+fn k23_throttling_is_obeyed_and_costs_no_membership() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     values(&broker, 0, &["a"]);
@@ -1139,7 +1139,7 @@ fn pausing() {
 }
 
 #[test]
-fn heartbeats_need_no_poll() {
+fn k10_heartbeats_need_no_poll() {
     let broker = Broker::start();
     broker.create_topic(TOPIC, 1);
     let mut member = Member::start(ConsumerOptions {

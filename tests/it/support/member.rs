@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ccx_data_pipeline::kafka::options::{ClusterOptions, ConsumerOptions};
-use ccx_data_pipeline::kafka::{Commit, Consumer, Event, Record, TopicPartition};
+use ccx_data_pipeline::kafka::{Commit, Consumer, Event, Metadata, Record, TopicPartition};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -155,7 +155,7 @@ fn consume(options: ConsumerOptions, shared: &Shared) {
                         lease,
                         offset: next,
                     };
-                    for result in consumer.commit(&[commit]) {
+                    for result in consumer.commit(&[commit], &Metadata::new(), PATIENCE) {
                         if let Err(error) = result.result {
                             tell(&mut |seen| seen.refused.push(error.to_string()));
                         }
