@@ -272,7 +272,11 @@ impl Worker {
                     .skipped_offsets
                     .with_label_values(&[cause])
                     .inc_by(skipped);
-                self.offsets.fetched(&partition, &lease, to, [], to);
+                if to < from {
+                    self.start_over(&partition);
+                }
+                // From where it stood, so that what was passed over is committed too.
+                self.offsets.fetched(&partition, &lease, from, [], to);
             }
             Event::Halted { partition, cause } => {
                 let cause = format!("{partition} stands still: {cause}");
@@ -280,6 +284,15 @@ impl Worker {
                     .get_or_insert_with(|| self.health.raise(Fault::InputTopic, cause));
             }
         }
+    }
+
+    /// The log of a partition was cut off or made anew: other records stand at offsets that were
+    /// handed out. What is in work ends by itself, and settles nothing.
+    fn start_over(&mut self, partition: &TopicPartition) {
+        self.offsets.forget(partition);
+        self.ready.retain(|record| record.partition != *partition);
+        self.in_flight
+            .retain(|_, in_flight| in_flight.record.partition != *partition);
     }
 
     /// Drops what belongs to partitions that are not ours any more.
