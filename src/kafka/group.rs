@@ -528,6 +528,11 @@ impl Group {
                 self.lose("the group no longer knows it", now);
                 self.identity.member_id = "".into();
             }
+            // What brokers say to members of the newer protocol, whose groups may be ours too.
+            Code::FencedMemberEpoch | Code::StaleMemberEpoch => {
+                self.lose("its epoch is over", now);
+                self.identity.member_id = "".into();
+            }
             Code::NotCoordinator | Code::CoordinatorNotAvailable => {
                 if let Some(address) = self.coordinator.as_ref().map(|known| known.address) {
                     self.coordinator_lost(address, &Failure::Code(code), now);
@@ -1115,7 +1120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_returns_at_once_keeps_its_lease() {
+    fn k07_a_partition_that_returns_at_once_keeps_its_lease() {
         let mut t = Test::new();
         let first = t.enter(1, &[0, 1]);
         assert!(first.iter().all(|a| !a.kept && a.lease.is_live()));
@@ -1161,7 +1166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drain_deadline_ends_all_leases_even_unpolled() {
+    fn k07_the_drain_deadline_ends_all_leases_even_unpolled() {
         let mut t = Test::new();
         let first = t.enter(1, &[0]);
         t.refused(Code::RebalanceInProgress);
@@ -1187,8 +1192,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_membership_ends_leases_at_once() {
-        for (refusal, id_after) in [(Code::IllegalGeneration, "m"), (Code::UnknownMemberId, "")] {
+    fn k08_a_lost_membership_ends_leases_at_once() {
+        for (refusal, id_after) in [
+            (Code::IllegalGeneration, "m"),
+            (Code::UnknownMemberId, ""),
+            (Code::FencedMemberEpoch, ""),
+        ] {
             let mut t = Test::new();
             let first = t.enter(1, &[0]);
             t.refused(refusal);
@@ -1201,7 +1210,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_an_old_generation_are_dropped() {
+    fn k08_answers_to_an_old_generation_are_dropped() {
         let mut t = Test::new();
         t.enter(1, &[0]);
         let old = t.group.identity.clone();
@@ -1216,7 +1225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_coordinator_costs_neither_member_id_nor_generation() {
+    fn k06_a_moved_coordinator_costs_neither_member_id_nor_generation() {
         let mut t = Test::new();
         let first = t.enter(1, &[0]);
         t.refused(Code::NotCoordinator);
@@ -1241,7 +1250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loading_coordinator_is_asked_again() {
+    fn k06_a_loading_coordinator_is_asked_again() {
         let mut t = Test::new();
         let (ticket, _) = t.join();
         t.group
@@ -1397,7 +1406,7 @@ mod tests {
         /// Whatever brokers and time do: leases of two generations are never live together, old
         /// answers change nothing, and what is fetched under is what the last notice said.
         #[test]
-        fn never_in_two_generations(script in proptest::collection::vec(inputs(), 1..120)) {
+        fn k08_never_in_two_generations(script in proptest::collection::vec(inputs(), 1..120)) {
             let mut now = Instant::now();
             let mut group = Group::new("g", None, TIMING, now);
             let (mut join, mut sync) = (None, None);
@@ -1494,6 +1503,14 @@ mod tests {
                 for (partition, lease, _) in &given {
                     if lease.is_live() {
                         prop_assert!(told.get(partition) == Some(lease), "{partition} lives on");
+                    }
+                }
+                // What a commit would go out under is the generation that the lease was given in.
+                if let Some(identity) = group.committer() {
+                    for (partition, lease, given_in) in &given {
+                        if group.lease(partition) == Some(lease) && lease.is_live() {
+                            prop_assert!(identity.generation == *given_in);
+                        }
                     }
                 }
                 for (partition, lease) in &told {
