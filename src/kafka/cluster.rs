@@ -562,6 +562,11 @@ impl Cluster {
                 candidates.push(address.clone());
             }
         }
+        // Each of those that did not answer lately may cost its whole time limit once more.
+        candidates.sort_by_key(|address| {
+            let reach = self.reach.get(address);
+            reach.is_some_and(|reach| reach.lost.is_some())
+        });
         for address in candidates {
             let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
             let opened = open(reach, &address, &self.options, &self.timeouts, &self.stats);
