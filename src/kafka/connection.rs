@@ -719,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_in_time_and_kills_the_connection() {
+    fn k14_silence_ends_in_time_and_kills_the_connection() {
         let (address, thread) = peer(vec![offer()]);
         let mut connection = open(&address).unwrap();
         let short = Duration::from_millis(30);
@@ -735,7 +735,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_answers_kill_the_connection() {
+    fn k19_damaged_answers_kill_the_connection() {
         let cases = [
             // Another correlation id, a cut body, a giant frame.
             vec![0, 0, 0, 10, 7, 7, 7, 7, 0, 0, 0, 0, 0, 0],
@@ -756,7 +756,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_quiet_while_throttled() {
+    fn k23_keeps_quiet_while_throttled() {
         let answer = HeartbeatResponse::default().with_throttle_time_ms(i32::MAX);
         let (address, thread) = peer(vec![offer(), body(&answer, 3)]);
         let mut connection = open(&address).unwrap();

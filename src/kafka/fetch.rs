@@ -969,7 +969,7 @@ mod tests {
     }
 
     #[test]
-    fn records_before_a_broken_batch_are_handed_out() {
+    fn m21_records_before_a_broken_batch_are_handed_out() {
         let mut test = Test::new(&ConsumerOptions {
             on_corrupt_batch: OnCorruptBatch::Skip,
             ..ConsumerOptions::default()
@@ -995,7 +995,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_header_is_not_believed() {
+    fn m21_a_broken_header_is_not_believed() {
         // The checksum is wrong, and so may be the offset that the header ends with.
         let mut broken = batch(10, &["x"], -1, 0).to_vec();
         broken[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
@@ -1019,7 +1019,7 @@ mod tests {
     }
 
     #[test]
-    fn old_formats_and_stubs_halt_whatever_the_policy() {
+    fn m21_old_formats_and_stubs_halt_whatever_the_policy() {
         let mut old = batch(10, &["x"], -1, 0).to_vec();
         old[16] = 1;
         let stub = batch(10, &["x"], -1, 0).slice(..30);
@@ -1073,7 +1073,7 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_is_bounded_when_inflated() {
+    fn m21_one_answer_is_bounded_when_inflated() {
         let mut test = Test::new(&ConsumerOptions::default());
         assert!(test.ask());
         test.fetcher.max_inflated = 1000;

@@ -747,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_found_and_the_next_batch_still_read() {
+    fn m21_a_flipped_bit_is_found_and_the_next_batch_still_read() {
         let whole = batch(&[record(0, Some(b"one"))], Compression::None);
         for place in 17..whole.len() {
             let mut bytes = whole.to_vec();
@@ -812,7 +812,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_not_believed() {
+    fn m21_counts_are_not_believed() {
         let whole = batch(&[record(0, Some(b"x"))], Compression::None);
         let many = altered(&whole, |bytes| {
             bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
@@ -833,7 +833,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_end_at_the_limit() {
+    fn m21_bombs_end_at_the_limit() {
         const LIMIT: usize = 100_000;
         for codec in CODECS {
             for size in [LIMIT - 1, LIMIT, LIMIT + 1, 50 * LIMIT] {

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_the_body_cannot_hold_is_refused_before_memory_is_reserved() {
+    fn k19_a_count_that_the_body_cannot_hold_is_refused_before_memory_is_reserved() {
         let mut body = BytesMut::new();
         body.put_i32(0);
         body.put_i32(i32::MAX);
@@ -496,7 +496,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(
+        fn k19_no_bytes_make_it_panic(
             body in proptest::collection::vec(any::<u8>(), 0..200),
             at in 0usize..versions::ALL.len(),
         ) {
@@ -509,7 +509,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_makes_it_panic(
+        fn k19_no_damage_makes_it_panic(
             at in any::<proptest::sample::Index>(),
             damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
             cut in any::<proptest::sample::Index>(),
