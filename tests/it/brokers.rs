@@ -14,7 +14,9 @@
 mod support;
 
 mod brokers {
+    mod cluster;
     mod delivery;
+    mod fellows;
     mod flow;
     mod interop;
     mod security;

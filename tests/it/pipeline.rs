@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::archive_builder::Tar;
-use crate::support::archive_server::Reply;
+use crate::support::archive_server::{Gate, Reply};
 use crate::support::broker::Broker;
 use crate::support::broker::batch::{LogRecord, NewRecord};
 use crate::support::stage::{
@@ -276,12 +276,14 @@ fn without_a_dead_letter_topic_failures_are_skipped_and_counted() {
 fn k11_a_slow_archive_holds_back_its_own_offset_only() {
     let broker = Broker::start();
     let stage = stage(&broker, 2);
-    let late = [Reply::nothing().then_stall(), Reply::ok(archive())];
-    stage.server.script("/slow", late);
+    let gate = Gate::default();
+    stage
+        .server
+        .script("/slow", [Reply::ok(archive()).behind(&gate)]);
     broker.append(&stage.incoming, 0, [stage.record("r-0", "/slow")]);
     broker.append(&stage.incoming, 0, stage.records(1..40));
     broker.append(&stage.incoming, 1, stage.records(40..60));
-    let _worker = stage.worker("");
+    let _worker = stage.worker_with("", &[("downloader.response_timeout", "100s")]);
     broker.wait("the others", |b| count(b, &stage.outgoing) >= 59);
     broker.wait("the other partition", |b| {
         b.committed(&stage.group, &stage.incoming, 1) == Some(20)
@@ -292,7 +294,7 @@ fn k11_a_slow_archive_holds_back_its_own_offset_only() {
             .unwrap_or(0)
             <= 0
     );
-    // After ten seconds of silence it is asked for again, and the watermark moves.
+    gate.open();
     broker.wait("the slow one", |b| {
         b.committed(&stage.group, &stage.incoming, 0) == Some(40)
     });
@@ -341,7 +343,7 @@ fn m20_a_dead_letter_that_is_too_large_becomes_a_stub() {
 }
 
 #[test]
-fn while_results_are_refused_nothing_is_lost_and_readiness_says_so() {
+fn k13_while_results_are_refused_nothing_is_lost_and_readiness_says_so() {
     let broker = Broker::start();
     let stage = stage(&broker, 1);
     let worker = stage.worker("");

@@ -108,7 +108,7 @@ fn a_record_arrives_as_it_was_given() {
 
 /// Codes after which the same batch is sent again, and after which there is one copy.
 #[test]
-fn every_passing_error_is_retried() {
+fn k05_k13_every_passing_error_is_retried() {
     let broker = Broker::start();
     broker.create_topic("out", 1);
     let producer = producer(&broker);
@@ -129,7 +129,7 @@ fn every_passing_error_is_retried() {
 
 /// Written, but the answer says no or never comes: the sequence keeps it at one copy.
 #[test]
-fn what_was_written_is_not_written_twice() {
+fn k12_what_was_written_is_not_written_twice() {
     for forty_six in [false, true] {
         let builder = Broker::builder();
         let broker = if forty_six {
@@ -166,7 +166,7 @@ fn what_was_written_is_not_written_twice() {
 }
 
 #[test]
-fn malformed_answers_cost_a_connection_and_no_record() {
+fn k19_malformed_answers_cost_a_connection_and_no_record() {
     let broker = Broker::start();
     broker.create_topic("out", 1);
     let producer = producer(&broker);
@@ -188,7 +188,7 @@ fn malformed_answers_cost_a_connection_and_no_record() {
 }
 
 #[test]
-fn a_lost_sequence_is_answered_with_a_new_producer_id() {
+fn k12_a_lost_sequence_is_answered_with_a_new_producer_id() {
     let broker = Broker::start();
     broker.create_topic("out", 1);
     let producer = producer(&broker);
@@ -309,7 +309,7 @@ fn a_producer_id_that_is_long_in_coming_is_waited_for() {
 }
 
 #[test]
-fn follows_the_leader() {
+fn k05_follows_the_leader() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic("out", 3);
     let producer = producer(&broker);
@@ -341,7 +341,7 @@ fn a_restarted_broker_needs_no_hand() {
 }
 
 #[test]
-fn a_connection_closed_while_idle_is_no_event() {
+fn k24_a_connection_closed_while_idle_is_no_event() {
     let broker = Broker::start();
     broker.create_topic("out", 1);
     let producer = producer(&broker);
@@ -354,7 +354,7 @@ fn a_connection_closed_while_idle_is_no_event() {
 }
 
 #[test]
-fn a_broker_that_hangs_holds_up_its_own_partitions_only() {
+fn k14_a_broker_that_hangs_holds_up_its_own_partitions_only() {
     let broker = Broker::builder().nodes(2).start();
     broker.create_topic("out", 2);
     let producer = producer(&broker);
@@ -427,7 +427,7 @@ fn a_broker_without_a_common_version_is_named() {
 }
 
 #[test]
-fn a_topic_that_is_made_later_is_found() {
+fn k03_a_topic_that_is_made_later_is_found() {
     let broker = Broker::start();
     let producer = producer(&broker);
     assert_eq!(producer.partitions("out", PATIENCE).unwrap(), None);
@@ -522,7 +522,7 @@ fn many_threads_share_one_producer() {
 }
 
 #[test]
-fn throttling_is_kept() {
+fn k23_throttling_is_kept() {
     let broker = Broker::start();
     broker.create_topic("out", 1);
     let producer = producer(&broker);
@@ -535,7 +535,7 @@ fn throttling_is_kept() {
 }
 
 #[test]
-fn nobody_there_is_said_in_time() {
+fn k01_nobody_there_is_said_in_time() {
     let broker = Broker::start();
     broker.stop(1);
     let producer = producer(&broker);

@@ -1,32 +1,29 @@
 //! Delivery on real brokers, with a ledger: every record is published or buried, and those that
 //! are so twice are counted against a bound.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
 use rustix::process::Signal;
 
 use crate::on_brokers;
 use crate::support::archive_server::Reply;
+use crate::support::own_broker::OwnBroker;
 use crate::support::program::Running;
 use crate::support::real::RealBroker;
 use crate::support::stage::{Ledger, Stage};
 
 /// Records that a worker may hold at once; what a killed one leaves behind is at most this.
-const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 8;
 /// Records of a delivery test.
 const RECORDS: usize = 3000;
-const PARTITIONS: usize = 6;
+pub(super) const PARTITIONS: usize = 6;
 
 /// A worker that may hold [`IN_FLIGHT`] records.
-fn worker(stage: &Stage) -> Running {
+pub(super) fn worker(stage: &Stage) -> Running {
     stage.worker(&format!(
         "[worker]\nthreads = 4\nmax_in_flight = {IN_FLIGHT}"
     ))
 }
 
-fn stage(broker: &RealBroker) -> Stage {
+pub(super) fn stage(broker: &RealBroker) -> Stage {
     let mut names = Vec::new();
     let mut stage = Stage::new(&broker.address, PARTITIONS, |_, _| {});
     for (name, partitions) in [("incoming", PARTITIONS as i32), ("results", 2), ("dlq", 1)] {
@@ -38,16 +35,16 @@ fn stage(broker: &RealBroker) -> Stage {
     stage
 }
 
-fn published(broker: &RealBroker, stage: &Stage) -> i64 {
+pub(super) fn published(broker: &RealBroker, stage: &Stage) -> i64 {
     (0..2).map(|p| broker.ends(&stage.outgoing, p).1).sum()
 }
 
-fn ledger(broker: &RealBroker, stage: &Stage) -> Ledger {
+pub(super) fn ledger(broker: &RealBroker, stage: &Stage) -> Ledger {
     let records = |topic: &str| broker.read_all(topic).into_iter().map(|(_, record)| record);
     Ledger::new(records(&stage.outgoing), records(&stage.dead_letters))
 }
 
-fn wait_for_no_lag(broker: &RealBroker, stage: &Stage) {
+pub(super) fn wait_for_no_lag(broker: &RealBroker, stage: &Stage) {
     broker.wait("everything is committed", || {
         broker.lag(&stage.group, &stage.incoming) == 0
     });
@@ -121,56 +118,10 @@ on_brokers! {
     }
 }
 
-/// A broker of our own, to be stopped and started.
-struct OwnBroker {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    broker: RealBroker,
-}
-
-impl OwnBroker {
-    fn start(kind: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/broker");
-        let mut child = Command::new(script)
-            .arg(kind)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let mut answers = BufReader::new(child.stdout.take().unwrap());
-        let mut address = String::new();
-        answers.read_line(&mut address).unwrap();
-        let broker = RealBroker::at(kind, address.trim());
-        Self {
-            child,
-            orders,
-            answers,
-            broker,
-        }
-    }
-
-    fn order(&mut self, word: &str) {
-        writeln!(self.orders, "{word}").unwrap();
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        assert!(!answer.is_empty(), "scripts/broker ended");
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        // The script ends its broker when it is ended itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The broker restarts in the middle of 1,000 records, once in order and once by a kill.
 fn a_broker_restart_loses_nothing(kind: &str) {
-    let mut own = OwnBroker::start(kind);
-    let broker = own.broker.clone();
+    let mut own = OwnBroker::start(kind, 1);
+    let broker = RealBroker::at(kind, own.bootstrap());
     let stage = stage(&broker);
     let _worker = worker(&stage);
     broker.load(&stage.incoming, stage.records(0..1000));

@@ -24,6 +24,8 @@ pub struct Reply {
 
 #[derive(Debug, Clone)]
 enum Step {
+    /// Nothing until the gate opens.
+    Hold(Gate),
     Send(Vec<u8>),
     /// One byte after each pause.
     Trickle(Vec<u8>, Duration),
@@ -41,6 +43,17 @@ enum End {
     Reset,
     /// Looks alive, and is closed when the next request arrives.
     Stale,
+}
+
+/// Holds replies back until a test opens it.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// Lets everything through that waits behind it or comes later.
+    pub fn open(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Reply {
@@ -89,6 +102,12 @@ impl Reply {
             steps: Vec::new(),
             end: End::Keep,
         }
+    }
+
+    /// Comes only once the gate is open.
+    pub fn behind(mut self, gate: &Gate) -> Self {
+        self.steps.insert(0, Step::Hold(gate.clone()));
+        self
     }
 
     pub fn then_send(mut self, bytes: impl Into<Vec<u8>>) -> Self {
@@ -316,6 +335,13 @@ fn converse(mut stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
 
 fn play(step: Step, stream: &mut (impl Read + Write), shared: &Shared) -> io::Result<()> {
     match step {
+        Step::Hold(gate) => {
+            let open = || gate.0.load(Ordering::SeqCst);
+            while !open() && sleep_unless(Duration::from_secs(1), || open() || shared.stopped()) {}
+            if !open() && shared.stopped() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
         Step::Send(bytes) => stream.write_all(&bytes)?,
         Step::Trickle(bytes, pause) => {
             for byte in bytes {

@@ -357,7 +357,20 @@ impl Broker {
         });
     }
 
-    /// Closes all connections of a node, as its idle limit does.
+    /// How many connections of a node have waited for no answer for a while.
+    pub fn idle_connections(&self, node: i32) -> usize {
+        let state = self.shared.lock();
+        connection::idle(&state.nodes[&node]).len()
+    }
+
+    /// Closes those connections of a node that wait for no answer, as its idle limit does.
+    /// Returns how many.
+    pub fn drop_idle_connections(&self, node: i32) -> usize {
+        self.shared
+            .update(|state| connection::hang_up_idle(state, node))
+    }
+
+    /// Closes all connections of a node.
     pub fn drop_connections(&self, node: i32) {
         self.shared.update(|state| connection::hang_up(state, node));
     }
@@ -596,6 +609,15 @@ impl Broker {
         });
     }
 
+    /// Forgets all that a group has committed.
+    pub fn delete_committed(&self, group: &str) {
+        self.shared.update(|state| {
+            if let Some(group) = state.groups.get_mut(group) {
+                group.committed.clear();
+            }
+        });
+    }
+
     /// Every attempt of a group to commit, in order, refused ones included.
     pub fn commits(&self, group: &str) -> Vec<CommitSeen> {
         let state = self.shared.lock();
@@ -652,7 +674,12 @@ impl Broker {
     ///
     /// When it is not so in [`PATIENCE`]; says what was waited for.
     pub fn wait(&self, what: &str, so: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + PATIENCE;
+        self.wait_for(PATIENCE, what, so);
+    }
+
+    /// The same for what takes longer than [`PATIENCE`] by its nature.
+    pub fn wait_for(&self, patience: Duration, what: &str, so: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + patience;
         loop {
             let seen = self.shared.changes();
             if so(self) {
@@ -682,6 +709,7 @@ impl Broker {
                 running: true,
                 frozen: false,
                 connections: BTreeMap::new(),
+                quiet: BTreeMap::new(),
             };
             state.nodes.insert(id, node);
         });

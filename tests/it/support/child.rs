@@ -40,6 +40,15 @@ pub fn limit_descriptors(count: u64) {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
+/// From now on this process may have so many bytes of address space.
+pub fn limit_memory(bytes: u64) {
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    setrlimit(Resource::As, limit).unwrap();
+}
+
 /// Takes all descriptors that are left.
 pub fn take_descriptors() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()

@@ -239,6 +239,13 @@ impl Running {
         }
     }
 
+    /// The lines of standard output so far that have `words` in them.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        let text = self.stdout.text();
+        let lines = text.lines().filter(|line| line.contains(words));
+        lines.map(str::to_owned).collect()
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

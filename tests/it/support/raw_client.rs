@@ -41,6 +41,14 @@ impl RawClient {
         Self { stream, next: 0 }
     }
 
+    /// Connects where a broker may be away.
+    pub fn try_connect(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream, next: 0 })
+    }
+
     /// Another limit on waiting for an answer.
     pub fn set_timeout(&self, timeout: Duration) {
         self.stream.set_read_timeout(Some(timeout)).unwrap();

@@ -21,8 +21,10 @@ use super::raw_client::{self as raw, RawClient, text, topic_name};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// What a broker says of a partition that it does not lead, or, just started again, not yet.
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// What a broker says of a partition that it does not lead, or, just started again, does not know
+/// or lead yet: UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER,
+/// REPLICA_NOT_AVAILABLE.
+const NOT_YET: [i16; 4] = [3, 5, 6, 9];
 /// Records in a batch that [`RealBroker::load`] writes.
 const BATCH: usize = 500;
 
@@ -243,7 +245,7 @@ impl RealBroker {
         self.wait("a leader for the partition", || {
             let answer = client.call(&raw::list_offsets(topic, partition, -2), 5);
             let first = &answer.topics[0].partitions[0];
-            if first.error_code == NOT_LEADER_OR_FOLLOWER {
+            if NOT_YET.contains(&first.error_code) {
                 return false;
             }
             assert_eq!(first.error_code, 0, "start of {topic}-{partition}");
@@ -251,7 +253,7 @@ impl RealBroker {
             // Without any time to wait, Tansu's answer is empty.
             request.max_wait_ms = 100;
             let data = raw::fetched(client.call(&request, 11));
-            if data.error_code == NOT_LEADER_OR_FOLLOWER {
+            if NOT_YET.contains(&data.error_code) {
                 return false;
             }
             assert_eq!(data.error_code, 0, "end of {topic}-{partition}");
@@ -265,8 +267,11 @@ impl RealBroker {
     pub fn read_all(&self, topic: &str) -> Vec<(i32, LogRecord)> {
         let mut client = self.connect();
         let mut all = Vec::new();
-        let partitions = self.partitions(topic);
-        assert_ne!(partitions, 0, "no topic {topic}");
+        let mut partitions = 0;
+        self.wait("the topic is known", || {
+            partitions = self.partitions(topic);
+            partitions > 0
+        });
         for partition in 0..partitions {
             let (mut next, end) = self.ends(topic, partition);
             let until = Instant::now() + PATIENCE;
@@ -318,8 +323,14 @@ impl RealBroker {
 
     /// How many records of a topic a group has not committed yet.
     pub fn lag(&self, group: &str, topic: &str) -> i64 {
+        // A broker that has just started may not know its topics yet: no partitions are no lag.
+        let mut partitions = 0;
+        self.wait("the topic is known", || {
+            partitions = self.partitions(topic);
+            partitions > 0
+        });
         let committed = self.committed(group, topic);
-        let lags = (0..self.partitions(topic)).map(|partition| {
+        let lags = (0..partitions).map(|partition| {
             let (start, end) = self.ends(topic, partition);
             end - committed.get(&partition).copied().unwrap_or(start)
         });

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::archive_builder::Tar;
 use super::archive_server::ArchiveServer;
+use super::broker::Broker;
 use super::broker::batch::{LogRecord, NewRecord};
 use super::program::{Program, Running};
 use super::real::fresh;
@@ -17,6 +18,13 @@ use super::secrets;
 
 /// The cluster of the usual archive.
 pub const CLUSTER: &str = "11111111-2222-4333-8444-555555555555";
+
+/// Makes the topics of a stage on a scripted broker.
+pub fn scripted(broker: &Broker, partitions: usize) -> Stage {
+    Stage::new(&broker.bootstrap(), partitions, |name, partitions| {
+        broker.create_topic(name, partitions);
+    })
+}
 
 /// Names of topics and group of one test, and the server of its archives.
 pub struct Stage {
@@ -71,6 +79,40 @@ impl Stage {
         stage
     }
 
+    /// Appends records with these request ids to the partitions of a scripted broker in turn, one
+    /// batch each.
+    pub fn spread(&self, broker: &Broker, path: &str, ids: std::ops::Range<usize>) {
+        let partitions = broker.partitions(&self.incoming);
+        for partition in 0..partitions {
+            let here = ids.clone().filter(|id| id % partitions == partition);
+            let records: Vec<_> = here
+                .map(|id| self.record(&format!("r-{id}"), path))
+                .collect();
+            if !records.is_empty() {
+                broker.append(&self.incoming, partition as i32, records);
+            }
+        }
+    }
+
+    /// How many records of the incoming topic a scripted broker has as committed.
+    pub fn committed(&self, broker: &Broker) -> usize {
+        let partitions = 0..broker.partitions(&self.incoming) as i32;
+        let of = |p| {
+            broker
+                .committed(&self.group, &self.incoming, p)
+                .unwrap_or(0)
+        };
+        partitions.map(of).sum::<i64>() as usize
+    }
+
+    /// What became of the records so far, on a scripted broker.
+    pub fn ledger(&self, broker: &Broker) -> Ledger {
+        Ledger::new(
+            broker.all_records(&self.outgoing),
+            broker.all_records(&self.dead_letters),
+        )
+    }
+
     /// The value of an announcement of the archive at `path`.
     pub fn announcement(&self, request_id: &str, path: &str) -> Value {
         // With the port it is the path of this object and no other word.
@@ -121,7 +163,8 @@ address = "127.0.0.1"
 port = 0
 {more}
 "#,
-            bootstrap = self.bootstrap,
+            // One string of the list for each broker.
+            bootstrap = self.bootstrap.replace(',', "\", \""),
             incoming = self.incoming,
             group = self.group,
             outgoing = self.outgoing,
@@ -139,7 +182,17 @@ port = 0
 
     /// A worker on its way into the group.
     pub fn starting_worker(&self, more: &str) -> Running {
-        self.program(more).start()
+        self.worker_with(more, &[])
+    }
+
+    /// A worker on its way into the group, some of whose keys are changed: `section.key`, value.
+    pub fn worker_with(&self, more: &str, keys: &[(&str, &str)]) -> Running {
+        let mut program = self.program(more);
+        for (key, value) in keys {
+            let name = key.replace('.', "__").to_uppercase();
+            program = program.env(&format!("CCX_DATA_PIPELINE__{name}"), value);
+        }
+        program.start()
     }
 
     /// A worker that is not started yet.
@@ -212,6 +265,19 @@ impl Ledger {
             .map(|id| format!("r-{id}"))
             .filter(|id| !self.published.contains_key(id) && !self.buried.contains_key(id))
             .collect()
+    }
+
+    /// Fails unless every record of `expected` has an outcome, and at most `duplicates` were
+    /// done more than once.
+    #[track_caller]
+    pub fn check(&self, expected: std::ops::Range<usize>, duplicates: usize) {
+        let lost = self.lost(expected);
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        let found = self.duplicates();
+        assert!(
+            found <= duplicates,
+            "{found} duplicates, {duplicates} allowed"
+        );
     }
 
     /// Outcomes beyond the first of each record.

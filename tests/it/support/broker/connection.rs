@@ -20,7 +20,7 @@ use kafka_protocol::protocol::{
 
 use super::sasl::Session;
 use super::script::{self, Effect, Facts, Plan, Scripted};
-use super::state::{Shared, State};
+use super::state::{Node, Shared, State};
 use super::wire::Wire;
 use super::{Seen, api_versions};
 
@@ -163,7 +163,10 @@ fn serve(shared: &Shared, node: i32, id: u64, stream: TcpStream) {
         if muted {
             continue;
         }
-        match answer(shared, node, id, &session, frame, &mut stream) {
+        set_busy(shared, node, id, true);
+        let next = answer(shared, node, id, &session, frame, &mut stream);
+        set_busy(shared, node, id, false);
+        match next {
             Some(Next::Go) => {}
             Some(Next::Mute) => muted = true,
             Some(Next::Close) | None => break,
@@ -175,6 +178,45 @@ fn serve(shared: &Shared, node: i32, id: u64, stream: TcpStream) {
             node.connections.remove(&id);
         }
     });
+}
+
+fn set_busy(shared: &Shared, node: i32, id: u64, busy: bool) {
+    shared.update(|state| {
+        let Some(node) = state.nodes.get_mut(&node) else {
+            return;
+        };
+        if busy {
+            node.quiet.remove(&id);
+        } else {
+            node.quiet.insert(id, Instant::now());
+        }
+    });
+}
+
+/// Connections of a node that have waited for no answer for a while. One that has just been made
+/// or answered is about to be used.
+pub(super) fn idle(node: &Node) -> Vec<u64> {
+    const WHILE: Duration = Duration::from_millis(300);
+    let quiet = node
+        .quiet
+        .iter()
+        .filter(|(_, since)| since.elapsed() > WHILE);
+    let open = quiet.filter(|(id, _)| node.connections.contains_key(id));
+    open.map(|(id, _)| *id).collect()
+}
+
+/// Ends the idle connections of a node. Returns how many.
+pub(super) fn hang_up_idle(state: &mut State, node: i32) -> usize {
+    let Some(node) = state.nodes.get_mut(&node) else {
+        return 0;
+    };
+    let idle = idle(node);
+    for id in &idle {
+        if let Some(stream) = node.connections.remove(id) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+    idle.len()
 }
 
 fn read_frame(stream: &mut Wire) -> std::io::Result<Option<Bytes>> {

@@ -40,6 +40,8 @@ pub(super) struct Node {
     /// Reads nothing and answers nothing, but keeps its connections.
     pub(super) frozen: bool,
     pub(super) connections: BTreeMap<u64, TcpStream>,
+    /// Connections that wait for no answer, and since when.
+    pub(super) quiet: BTreeMap<u64, Instant>,
 }
 
 #[derive(Debug)]
