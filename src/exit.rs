@@ -21,7 +21,7 @@ pub enum Exit {
     DrainExceeded = 75,
     /// Another member took our place in the group.
     Fenced = 76,
-    /// The brokers refuse us the group or a topic.
+    /// The brokers refuse our credentials, or us the group or a topic.
     NotAuthorised = 77,
     /// The configuration, or what it names on this host, cannot be used.
     Configuration = 78,

@@ -78,6 +78,8 @@ pub(super) struct Connection {
     /// Why it is dead.
     dead: Option<Arc<str>>,
     quiet_until: Option<Instant>,
+    /// Nothing was answered yet but the versions, and nobody asked who we are.
+    unproven: bool,
     /// Before the broker ends our session, which it does with the first request after that.
     expires: Option<Instant>,
 }
@@ -148,11 +150,13 @@ impl Connection {
             pending: VecDeque::new(),
             dead: None,
             quiet_until: None,
+            unproven: false,
             expires: None,
         };
         connection.negotiate(deadline)?;
-        if let Some(sasl) = &options.security.sasl {
-            connection.authenticate(sasl, deadline)?;
+        match &options.security.sasl {
+            Some(sasl) => connection.authenticate(sasl, deadline)?,
+            None => connection.unproven = true,
         }
         Ok(connection)
     }
@@ -277,6 +281,7 @@ impl Connection {
             });
         match response {
             Ok(response) => {
+                self.unproven = false;
                 self.throttle(A::throttle(&response));
                 Ok(response)
             }
@@ -548,6 +553,7 @@ impl Connection {
                 api,
                 after,
             },
+            ErrorKind::UnexpectedEof if self.unproven => Error::Unwelcome { address, api },
             ErrorKind::UnexpectedEof => Error::Closed { address, api },
             _ if source
                 .get_ref()

@@ -45,6 +45,15 @@ pub enum Error {
         /// Name of the request.
         api: &'static str,
     },
+    /// The broker ended the connection at the first thing that we asked for without having said who
+    /// we are, which is how it refuses us where it wants to know (or it went away just then).
+    #[error("{address} closed the connection at our first request, {api}: its port may want SASL")]
+    Unwelcome {
+        /// `HOST:PORT`.
+        address: Arc<str>,
+        /// Name of the request.
+        api: &'static str,
+    },
     /// The connection broke. What became of the request is unknown.
     #[error("lost the connection to {address} during {api}")]
     Lost {
@@ -216,6 +225,7 @@ impl Error {
             | Error::Connect { .. }
             | Error::Timeout { .. }
             | Error::Closed { .. }
+            | Error::Unwelcome { .. }
             | Error::Lost { .. }
             | Error::Tls { .. }
             | Error::NotKafka { .. }

@@ -306,6 +306,14 @@ fn a_broker_that_does_not_know_the_password_itself_is_not_trusted() {
 }
 
 #[test]
+fn a_port_that_wants_sasl_is_named() {
+    let broker = Broker::builder().sasl(guarded()).start();
+    let (finding, text) = look(&broker.address(1), Security::default());
+    assert_eq!(finding, Finding::Unreachable, "{text}");
+    assert!(text.contains("Metadata: its port may want SASL"), "{text}");
+}
+
+#[test]
 fn sasl_on_a_port_without_it_is_named() {
     let broker = Broker::start();
     let security = Security {
@@ -317,7 +325,7 @@ fn sasl_on_a_port_without_it_is_named() {
     assert!(text.contains("its port is one without SASL"), "{text}");
 }
 
-/// Under brokers that end a session (KIP-368) nothing is noticed of it: no connection is lost.
+/// Under brokers that end a session (KIP-368) no request comes after its end.
 #[test]
 fn sessions_are_renewed_before_they_end() {
     let mut sasl_of = guarded();
@@ -341,7 +349,8 @@ fn sessions_are_renewed_before_they_end() {
     let began = broker.count(ApiKey::SaslHandshake);
     let until = Instant::now() + broker::PATIENCE;
     let mut sent = 0;
-    while broker.count(ApiKey::SaslHandshake) < 3 * began {
+    // Those of the start, three of the producer and of fetching, and each of them again.
+    while broker.count(ApiKey::SaslHandshake) < 2 * (began + 3) + 1 {
         assert!(Instant::now() < until, "sessions are not renewed");
         let record = OutgoingRecord {
             topic: "in".into(),
@@ -354,6 +363,11 @@ fn sessions_are_renewed_before_they_end() {
         sent += 1;
         member.wait("the record", |seen| seen.records.len() as i32 == sent);
     }
+    assert_eq!(
+        broker.unwelcome(),
+        0,
+        "a request after the end of its session"
+    );
     assert_eq!(producer.stats().reconnects.get(), 0, "none was lost");
     assert_eq!(broker.group("g").generation, generation);
     assert!(member.look(|seen| seen.refused.is_empty()));

@@ -349,6 +349,12 @@ impl Broker {
         self.node(node, |node| node.frozen = false);
     }
 
+    /// How many requests ended their connection because nobody had said who asks, or the session
+    /// was over.
+    pub fn unwelcome(&self) -> usize {
+        self.shared.lock().unwelcome
+    }
+
     /// Changes the only password; sessions that are open stay so.
     pub fn set_password(&self, password: &str) {
         self.shared.update(|state| {

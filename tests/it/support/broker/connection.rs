@@ -282,6 +282,7 @@ fn answer(
     let welcome = state.settings.sasl.is_none() || session.borrow().may_ask(api);
     drop(state);
     if !welcome {
+        shared.update(|state| state.unwelcome += 1);
         return None;
     }
     if api == ApiKey::ApiVersions && !served {

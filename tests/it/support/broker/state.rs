@@ -63,6 +63,8 @@ pub(super) struct State {
     pub(super) coordinators: BTreeMap<String, i32>,
     pub(super) hooks: Vec<Hook>,
     pub(super) seen: Vec<Seen>,
+    /// Requests of those who had not said who they are, or whose session was over.
+    pub(super) unwelcome: usize,
 }
 
 /// The state behind its lock.
@@ -84,6 +86,7 @@ impl Shared {
             coordinators: BTreeMap::new(),
             hooks: Vec::new(),
             seen: Vec::new(),
+            unwelcome: 0,
         };
         Self {
             state: Mutex::new(state),
