@@ -265,9 +265,11 @@ impl Producer {
             if let Fate::Done(outcome) = &*fate {
                 return outcome.clone();
             }
+            // Of many records that are given up at once, not each is waited for once more.
+            let look = if cancelled() { Duration::ZERO } else { LOOK };
             let (guard, wait) = ticket
                 .decided
-                .wait_timeout(fate, LOOK)
+                .wait_timeout(fate, look)
                 .unwrap_or_else(PoisonError::into_inner);
             fate = guard;
             if wait.timed_out() && matches!(*fate, Fate::Open) {
