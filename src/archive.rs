@@ -25,7 +25,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::documents::field::{from_json, object};
+use self::documents::field::{from_json, object, within};
 use self::documents::{Damage, Document, Found, Source};
 use self::extract::Extracted;
 use self::files::Files;
@@ -39,6 +39,9 @@ const REMOTE_CONFIGURATION: &str = "insights-operator/remote-configuration.json"
 pub const IDENTITY_FILES: &[&str] = &["config/id", INFRASTRUCTURE, REMOTE_CONFIGURATION];
 /// Largest document of an archive that is made in memory.
 const DOCUMENT_SIZE: u64 = 16 * 1024 * 1024;
+/// Bytes of memory that all parsed documents of an archive may take together. What a large cluster
+/// has takes some MiB, since few fields of it are kept.
+const MEMORY: usize = 64 << 20;
 /// Most damaged files of one archive that get a log line of their own.
 const NAMED: u64 = 20;
 /// 2018-01-01T00:00:00Z in seconds: no archive is older, so an earlier time is no time.
@@ -77,6 +80,8 @@ pub struct Archive {
     remote_configuration_version: OnceCell<Option<String>>,
     config_id_mtime: Option<u64>,
     document_size: u64,
+    /// What is left of [`MEMORY`].
+    room: Cell<usize>,
     reads: Cell<u64>,
     damaged: Cell<u64>,
     host_fault: RefCell<Option<io::Error>>,
@@ -205,6 +210,7 @@ impl Archive {
             remote_configuration_version: OnceCell::new(),
             config_id_mtime,
             document_size,
+            room: Cell::new(MEMORY),
             reads: Cell::new(0),
             damaged: Cell::new(0),
             host_fault: RefCell::new(None),
@@ -242,7 +248,7 @@ impl Archive {
                 let content = self.remote_configuration.as_ref()?;
                 let document = self.parse(REMOTE_CONFIGURATION, content, |source| {
                     from_json::<RemoteConfiguration>(&source.bytes()?)
-                        .map_err(Damage::Json)?
+                        .map_err(Damage::of_json)?
                         .ok_or(Damage::Shape)
                 })?;
                 document.version
@@ -290,8 +296,13 @@ impl Archive {
         read: impl FnOnce(Source<'_>) -> Result<T, Damage>,
     ) -> Option<T> {
         self.reads.set(self.reads.get() + 1);
-        match content.open(path, self.document_size).and_then(read) {
-            Ok(document) => Some(document),
+        let read = || content.open(path, self.document_size).and_then(read);
+        let (result, left) = within(self.room.get(), read);
+        match result {
+            Ok(document) => {
+                self.room.set(left);
+                Some(document)
+            }
             Err(Damage::Host(error)) => {
                 *self.host_fault.borrow_mut() = Some(error);
                 None
@@ -357,6 +368,39 @@ mod tests {
         }
         assert_eq!(archive.reads(), 4);
         assert_eq!(archive.damaged(), 1);
+    }
+
+    /// A third of a MiB in the file, and in an archive a few hundred bytes of it.
+    #[test]
+    fn a28_documents_take_no_more_memory_than_they_may() {
+        let size = size_of::<documents::Alert>();
+        let alerts = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        // A list grows by doubling, so not every number is met exactly.
+        let many = alerts(2 * MEMORY / size);
+        let few = alerts(MEMORY / size / 4);
+        for (text, fits) in [(&few, true), (&many, false)] {
+            let archive = Archive::from_files([
+                ("config/alerts.json", text.as_str()),
+                ("config/version.json", VERSION),
+            ]);
+            assert_eq!(archive.alerts().is_some(), fits);
+            assert_eq!(archive.damaged(), u64::from(!fits));
+            // What was refused takes nothing.
+            assert_eq!(version(&archive), Some("4.7.16"));
+            assert_eq!(archive.damaged(), u64::from(!fits));
+        }
+        // All of them share it.
+        let names: Vec<String> = (0..9).map(|n| format!("config/pod/x/{n}.json")).collect();
+        let condition = r#"{"type":"Ready"}"#;
+        let text = |count: usize| {
+            let conditions = vec![condition; count].join(",");
+            format!(r#"{{"status":{{"conditions":[{conditions}]}}}}"#)
+        };
+        let large = text(MEMORY / size_of::<documents::Condition>() / 5);
+        let archive = Archive::from_files(names.iter().map(|name| (name.as_str(), &large[..])));
+        let pods = archive.pods().len();
+        assert!((1..9).contains(&pods), "{pods}");
+        assert_eq!(archive.damaged(), 9 - pods as u64);
     }
 
     #[test]

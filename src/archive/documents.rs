@@ -41,6 +41,7 @@ mod workloads;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Deref;
 
+use serde_json::error::Category;
 use thiserror::Error;
 
 pub use self::access::*;
@@ -124,6 +125,9 @@ pub enum Damage {
     /// The top level is `null`, a list or an object where the other is expected.
     #[error("another type at the top level")]
     Shape,
+    /// It would take more memory than is left for the documents of its archive.
+    #[error("takes more memory than documents may")]
+    Memory,
     /// A text without content, or not the text expected.
     #[error("no usable text")]
     Text,
@@ -138,6 +142,16 @@ pub enum Damage {
     /// Our own file system failed: not the archive's fault.
     #[error("cannot be read back")]
     Host(#[source] std::io::Error),
+}
+
+impl Damage {
+    /// Reading is tolerant of every type, so an error about data is the one about room.
+    pub(super) fn of_json(error: serde_json::Error) -> Damage {
+        match error.classify() {
+            Category::Data => Damage::Memory,
+            _ => Damage::Json(error),
+        }
+    }
 }
 
 impl<'a> Source<'a> {
@@ -184,7 +198,7 @@ impl<'a> Source<'a> {
     pub fn json<T: Field>(self) -> Result<T, Damage> {
         if self.size <= WHOLE {
             return from_json(&self.bytes()?)
-                .map_err(Damage::Json)?
+                .map_err(Damage::of_json)?
                 .ok_or(Damage::Shape);
         }
         let Source {
@@ -199,7 +213,7 @@ impl<'a> Source<'a> {
         from_json_reader(BufReader::new(content))
             .map_err(|error| match error.is_io() {
                 true => Damage::Host(error.into()),
-                false => Damage::Json(error),
+                false => Damage::of_json(error),
             })?
             .ok_or(Damage::Shape)
     }

@@ -4,15 +4,49 @@
 //! document. Only syntax, depth (the parser's 128 levels) and the type of the top level make a
 //! document unreadable. Go writes `null` for empty lists and objects, so `null` is absent too.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
+
+thread_local! {
+    /// Bytes that what is being read may still take. On the side, since it would have to pass
+    /// through every method of every [`Field`] otherwise.
+    static ROOM: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Does `work`, in which what is read as fields may take `room` bytes of memory; gives what is
+/// left of them, too. A list of empty objects takes three bytes each in a file and hundreds in
+/// memory, so no limit on files is one on this.
+pub(crate) fn within<T>(room: usize, work: impl FnOnce() -> T) -> (T, usize) {
+    let outer = ROOM.replace(room);
+    let done = work();
+    (done, ROOM.replace(outer))
+}
+
+/// Takes bytes out of the room.
+///
+/// # Errors
+/// An error of the kind `Data` when there are not so many; the parser makes no others of it.
+fn spend<E: serde::de::Error>(bytes: usize) -> Result<(), E> {
+    let left = ROOM.get().checked_sub(bytes);
+    ROOM.set(left.ok_or_else(|| E::custom("no room for what it holds"))?);
+    Ok(())
+}
+
+/// Takes out of the room what a list has grown by.
+fn spend_growth<T, E: serde::de::Error>(list: &Vec<T>, before: usize) -> Result<(), E> {
+    spend((list.capacity() - before).saturating_mul(size_of::<T>()))
+}
+
+/// Of a text, which takes no more than it took in the file: what comes next finds less room.
+fn note(text: &str) {
+    ROOM.set(ROOM.get().saturating_sub(text.len()));
+}
 
 /// A type that a JSON field can be read as. `None` says: another type, so absent.
 ///
@@ -140,6 +174,7 @@ impl<'de, T: Field> Visitor<'de> for Tolerant<T> {
 
 impl Field for String {
     fn text(value: &str) -> Option<String> {
+        note(value);
         Some(value.to_owned())
     }
 }
@@ -188,7 +223,9 @@ impl<T: Field> Field for Vec<T> {
     fn list<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Option<Vec<T>>, A::Error> {
         let mut read = Vec::new();
         while let Some(item) = items.next_element_seed(Tolerant::<T>::new())? {
+            let before = read.capacity();
             read.extend(item);
+            spend_growth(&read, before)?;
         }
         Ok(Some(read))
     }
@@ -201,7 +238,10 @@ impl<T: Field> Field for BTreeMap<String, T> {
         let mut read = BTreeMap::new();
         while let Some(name) = fields.next_key::<String>()? {
             match fields.next_value_seed(Tolerant::<T>::new())? {
-                Some(value) => read.insert(name, value),
+                Some(value) => {
+                    spend(size_of::<(String, T)>() + name.len())?;
+                    read.insert(name, value)
+                }
                 None => read.remove(&name),
             };
         }
@@ -212,6 +252,7 @@ impl<T: Field> Field for BTreeMap<String, T> {
 /// For parts of a document that are passed on or looked at as they are.
 impl Field for Value {
     fn text(value: &str) -> Option<Value> {
+        note(value);
         Some(Value::from(value))
     }
 
@@ -223,12 +264,25 @@ impl Field for Value {
         Some(Value::Number(value))
     }
 
-    fn list<'de, A: SeqAccess<'de>>(items: A) -> Result<Option<Value>, A::Error> {
-        Value::deserialize(SeqAccessDeserializer::new(items)).map(Some)
+    fn list<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Option<Value>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(item) = items.next_element_seed(Tolerant::new())? {
+            let before = read.capacity();
+            read.push(item.unwrap_or(Value::Null));
+            spend_growth(&read, before)?;
+        }
+        Ok(Some(Value::Array(read)))
     }
 
-    fn object<'de, A: MapAccess<'de>>(fields: A) -> Result<Option<Value>, A::Error> {
-        Value::deserialize(MapAccessDeserializer::new(fields)).map(Some)
+    fn object<'de, A: MapAccess<'de>>(mut fields: A) -> Result<Option<Value>, A::Error> {
+        let mut read = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let value: Option<Value> = fields.next_value_seed(Tolerant::new())?;
+            // The map's own table has a share of each entry.
+            spend(size_of::<(String, Value)>() + 32 + name.len())?;
+            read.insert(name, value.unwrap_or(Value::Null));
+        }
+        Ok(Some(Value::Object(read)))
     }
 }
 
@@ -413,5 +467,37 @@ mod tests {
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = from_json::<Thing>(&bytes);
         }
+    }
+
+    #[test]
+    fn room_is_for_everything_that_is_kept() {
+        let left = |room: usize, json: &str| {
+            let (read, left) = within(room, || from_json::<Thing>(json.as_bytes()));
+            read.map(|thing| (thing.is_some(), room - left))
+        };
+        assert_eq!(
+            left(0, r#"{"count": 1, "x": [[], {}, "y"]}"#).unwrap(),
+            (true, 0)
+        );
+        for json in [
+            r#"{"items": ["x"]}"#,
+            r#"{"inner": {"labels": {"k": "v"}}}"#,
+            r#"{"raw": [1]}"#,
+            r#"{"raw": [null]}"#,
+            r#"{"raw": {"k": {}}}"#,
+        ] {
+            let (_, needed) = left(1 << 20, json).unwrap();
+            assert!((16..1000).contains(&needed), "{json} takes {needed}");
+            assert_eq!(left(needed, json).unwrap(), (true, needed));
+            let error = left(needed / 2, json).unwrap_err();
+            assert_eq!(error.classify(), serde_json::error::Category::Data);
+        }
+        // What is a syntax error stays one.
+        let error = left(0, "{").unwrap_err();
+        assert_ne!(error.classify(), serde_json::error::Category::Data);
+        // Nested, and none outside.
+        let ((_, inner), outer) = within(10, || within(5, || ()));
+        assert_eq!((inner, outer), (5, 10));
+        assert_eq!(ROOM.get(), usize::MAX);
     }
 }

@@ -5,6 +5,9 @@
 //! and tags would be more attack surface than use. What is not a plain block mapping is not
 //! found.
 
+/// Most lines that are looked at: such a document has some hundreds.
+const LINES: usize = 100_000;
+
 /// What is found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node<'a> {
@@ -26,6 +29,7 @@ pub fn lookup<'a>(text: &'a str, path: &[&str]) -> Option<Node<'a>> {
         .filter(|(_, content)| {
             !content.is_empty() && !content.starts_with(['#', '%']) && *content != "---"
         })
+        .take(LINES)
         .collect();
 
     let (mut from, mut level) = (0, None);
