@@ -11,6 +11,8 @@ mod connection;
 mod consumer;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod group;
 mod heartbeat;
 pub mod options;

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
-    SaslHandshakeRequest,
+    ApiVersionsRequest, RequestHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 
 use super::error::{Code, Error};
 use super::options::{ClusterOptions, Sasl};
@@ -265,20 +264,8 @@ impl Connection {
             3 | 11 | 14 => MAX_LIST_FRAME,
             _ => MAX_FRAME,
         };
-        let mut frame = self.read_frame(A::NAME, limit, read_timeout)?;
-        let header_version = A::Response::header_version(pending.version);
-        let response = ResponseHeader::decode(&mut frame, header_version)
-            .map_err(|error| format!("{error:#}"))
-            .and_then(|header| {
-                if header.correlation_id == pending.correlation {
-                    wire::decode::<A>(pending.version, frame)
-                } else {
-                    Err(format!(
-                        "it answers request {} instead of {}",
-                        header.correlation_id, pending.correlation
-                    ))
-                }
-            });
+        let frame = self.read_frame(A::NAME, limit, read_timeout)?;
+        let response = wire::answer::<A>(pending.version, pending.correlation, frame);
         match response {
             Ok(response) => {
                 self.unproven = false;

@@ -8,7 +8,8 @@
 //! ApiVersions answers are read here by hand: they are the first bytes of an unknown peer.
 
 use bytes::{Buf, Bytes};
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::messages::ResponseHeader;
+use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
 use super::versions::Api;
 
@@ -163,6 +164,26 @@ fn walk(shapes: &[Shape], bytes: &mut &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Decodes a frame that must be the answer to the request of this correlation id.
+///
+/// # Errors
+/// A text for [`super::Error::Malformed`].
+pub(super) fn answer<A: Api>(
+    version: i16,
+    correlation: i32,
+    mut frame: Bytes,
+) -> Result<A::Response, Fault> {
+    let header = ResponseHeader::decode(&mut frame, A::Response::header_version(version))
+        .map_err(|error| format!("{error:#}"))?;
+    if header.correlation_id != correlation {
+        let other = header.correlation_id;
+        return Err(format!(
+            "it answers request {other} instead of {correlation}"
+        ));
+    }
+    decode::<A>(version, frame)
+}
+
 /// Decodes the body of an answer.
 ///
 /// A group answer that says no is accepted whatever stands behind its code: some brokers leave
@@ -170,7 +191,7 @@ fn walk(shapes: &[Shape], bytes: &mut &[u8]) -> Result<(), Fault> {
 ///
 /// # Errors
 /// A text for [`super::Error::Malformed`].
-pub(super) fn decode<A: Api>(version: i16, body: Bytes) -> Result<A::Response, Fault> {
+fn decode<A: Api>(version: i16, body: Bytes) -> Result<A::Response, Fault> {
     let code = body.get(4..6).map(|b| i16::from_be_bytes([b[0], b[1]]));
     match decode_whole::<A>(version, body) {
         Ok(response) => Ok(response),
@@ -247,7 +268,7 @@ fn unsigned_varint(bytes: &mut &[u8]) -> Result<u32, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::{BufMut, BytesMut};
     use kafka_protocol::messages::fetch_response::{
         AbortedTransaction, FetchableTopicResponse, PartitionData,
@@ -277,7 +298,7 @@ mod tests {
     }
 
     /// An answer with something in every list, for each request and version.
-    fn samples() -> Vec<(i16, i16, Bytes)> {
+    pub(in crate::kafka) fn samples() -> Vec<(i16, i16, Bytes)> {
         let topic = || TopicName(text("topic"));
         let mut samples = Vec::new();
         for &(key, _, (first, last)) in versions::ALL {
