@@ -71,7 +71,9 @@ fn answer(key: i16, version: i16, frame: &[u8]) {
                 assignor::decode_assignment(&response.assignment);
             }
         }
+        17 => drop(decode::<SaslHandshakeRequest>(version, frame)),
         22 => drop(decode::<InitProducerIdRequest>(version, frame)),
+        36 => drop(decode::<SaslAuthenticateRequest>(version, frame)),
         _ => {}
     }
 }

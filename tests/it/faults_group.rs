@@ -134,8 +134,13 @@ fn k08_a_stale_member_publishes_and_commits_nothing_of_before() {
         worker.signal(Signal::TERM);
         assert_eq!(worker.finish().code(), 0, "{code}");
         stage.ledger(&broker).check(0..20, 0);
+        // What the old generation committed says that records are in work, and moves no offset.
         for seen in broker.commits(&stage.group) {
-            assert!(seen.generation > before.generation, "{code}: {seen:?}");
+            let moved = seen.offset > 0;
+            assert!(
+                !moved || seen.generation > before.generation,
+                "{code}: {seen:?}"
+            );
         }
     }
 }

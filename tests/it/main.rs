@@ -16,6 +16,7 @@ mod analyze;
 mod breaker;
 mod broker_selftest;
 mod broker_versions;
+mod cases;
 mod cli;
 mod config;
 mod consumer;
