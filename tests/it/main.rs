@@ -13,6 +13,7 @@
 mod support;
 
 mod analyze;
+mod archive_properties;
 mod breaker;
 mod broker_selftest;
 mod broker_versions;
@@ -20,6 +21,7 @@ mod cases;
 mod cli;
 mod config;
 mod consumer;
+mod corpora;
 mod crash;
 mod crash_loop;
 mod download;
@@ -29,6 +31,8 @@ mod faults_cluster;
 mod faults_frames;
 mod faults_group;
 mod faults_records;
+mod house;
+mod input_properties;
 mod inside;
 mod kafka_security;
 mod pipeline;

@@ -40,7 +40,7 @@ pub fn limit_descriptors(count: u64) {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// From now on this process may have so many bytes of address space.
+/// From now on this process may map so many bytes. What asks for more ends it.
 pub fn limit_memory(bytes: u64) {
     let limit = Rlimit {
         current: Some(bytes),

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ccx_data_pipeline_fuzz::ingress::run(data));
