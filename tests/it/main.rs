@@ -2,6 +2,7 @@
 #![allow(
     missing_docs,
     unreachable_pub,
+    clippy::duplicate_mod,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_possible_truncation,
