@@ -178,6 +178,7 @@ fn u10_p19_nothing_that_goes_wrong_tells_a_secret() {
             .replace("allowed_urls", unlisted);
         let worker = Program::new(["run"])
             .config(&config)
+            .without_breaker()
             .without_level()
             .env("HTTPS_PROXY", "http://leaky-user:leaky-pass@proxy:1")
             .start();

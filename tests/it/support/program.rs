@@ -126,6 +126,13 @@ impl Program {
         self
     }
 
+    /// Bad records may come one after the other, without end.
+    pub fn without_breaker(self) -> Self {
+        let name = |key: &str| format!("CCX_DATA_PIPELINE__DEAD_LETTER_QUEUE__{key}");
+        self.env(&name("MAX_RATIO"), "off")
+            .env(&name("MAX_CONSECUTIVE"), "off")
+    }
+
     /// Leaves the level of the log to the configuration.
     pub fn without_level(mut self) -> Self {
         self.command.env_remove(LEVEL.0);
