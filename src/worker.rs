@@ -291,8 +291,14 @@ impl Worker {
     fn start_over(&mut self, partition: &TopicPartition) {
         self.offsets.forget(partition);
         self.ready.retain(|record| record.partition != *partition);
-        self.in_flight
-            .retain(|_, in_flight| in_flight.record.partition != *partition);
+        self.held.retain(|held| held.record.partition != *partition);
+        let of_it = |in_flight: &InFlight| in_flight.record.partition == *partition;
+        let given_up: Vec<_> = self.in_flight.extract_if(|_, f| of_it(f)).collect();
+        for (number, InFlight { record, .. }) in given_up {
+            self.crashes
+                .ended(partition, &record.lease, record.offset, false);
+            self.end_probe(number, &Fate::Abandoned);
+        }
     }
 
     /// Drops what belongs to partitions that are not ours any more.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::backoff::sleep_unless;
 use crate::config::{Config, Env, File};
+use crate::error::Reason;
 use crate::watchers::stats::Stats as StatsWatcher;
 use crate::watchers::{self, Subject, Watcher, Watchers};
 
@@ -155,4 +156,29 @@ fn p06_a_panic_outside_of_a_rule_costs_its_record() {
     assert_eq!(health.live(), Ok(()));
     shutdown.request();
     assert_eq!(running.join().unwrap(), Exit::Done);
+}
+
+/// What waits for the breaker, and what is tried, are records of the old log.
+#[test]
+fn k15_a_log_that_was_cut_off_leaves_nothing_behind() {
+    let mut worker = stage(2, |_| (), Vec::new()).worker;
+    let cut: Vec<_> = worker.ready.iter().cloned().collect();
+    let now = Instant::now();
+    for _ in 0..100 {
+        worker
+            .pipeline
+            .breaker()
+            .failed(Reason::DownloadFailed, now);
+    }
+    assert!(worker.pipeline.breaker().is_open());
+    worker.held.push_back(Held {
+        record: Arc::clone(&cut[0]),
+        since: now,
+    });
+    worker.hand_out(Arc::clone(&cut[1]), false, true);
+    worker.start_over(&cut[0].partition);
+    assert!(worker.ready.is_empty() && worker.held.is_empty() && worker.in_flight.is_empty());
+    assert!(worker.probe.is_none());
+    assert!(worker.pipeline.breaker().probe_is_due(Instant::now()));
+    assert!(!worker.crashes.one_is_alone());
 }
