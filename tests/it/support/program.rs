@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Program {
     /// The program with these arguments, in an empty directory and with an environment of which
     /// only `TMPDIR` is set. The worker logs at level debug unless told otherwise.
     pub fn new<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        Self::of(Command::new(PROGRAM), arguments)
+        Self::of(mortal(), arguments)
     }
 
     /// The same, in the place of a shell that has run `script` first: limits, mounts.
@@ -181,6 +181,23 @@ impl Program {
 }
 
 /// A shell that runs the script and then becomes the program of its first argument.
+/// The program, which dies with the thread that starts it however that ends, where util-linux is
+/// there to ask the kernel for it.
+fn mortal() -> Command {
+    static SETPRIV: LazyLock<bool> = LazyLock::new(|| {
+        let mut probe = Command::new("setpriv");
+        probe.args(["--pdeathsig", "KILL", "true"]);
+        probe.stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    });
+    if !*SETPRIV {
+        return Command::new(PROGRAM);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", PROGRAM]);
+    command
+}
+
 fn shell(script: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(in_place_of_shell(script)).arg(PROGRAM);
