@@ -131,6 +131,8 @@ struct Worker {
     settled: (Sender<Settled>, Receiver<Settled>),
     settled_since_commit: usize,
     last_commit: Instant,
+    /// How long the loop stood still for it.
+    last_commit_took: Duration,
     rebalance: Rebalance,
     paused: HashSet<TopicPartition>,
     last_report: Instant,
@@ -168,6 +170,7 @@ impl Worker {
             settled: mpsc::channel(),
             settled_since_commit: 0,
             last_commit: Instant::now(),
+            last_commit_took: Duration::ZERO,
             rebalance: Rebalance::None,
             paused: HashSet::new(),
             last_report: Instant::now(),
@@ -442,7 +445,8 @@ impl Worker {
         {
             self.commit_once(self.commit_patience());
             let failed = chosen.iter().any(|chosen| unmarked(self, &chosen.record));
-            self.unmarked_until = failed.then(|| Instant::now() + self.options.commit_interval);
+            let pause = self.options.commit_interval.max(self.last_commit_took);
+            self.unmarked_until = failed.then(|| Instant::now() + pause);
         }
         let mut waiting = Vec::new();
         for Chosen { record, condemned } in chosen {
@@ -575,8 +579,10 @@ impl Worker {
 
     /// One try: the next one is due in a moment, and records are read meanwhile.
     fn commit_when_due(&mut self, limit: Duration) {
-        let due = self.last_commit.elapsed() >= self.options.commit_interval
-            || self.settled_since_commit >= COMMIT_AFTER;
+        let since = self.last_commit.elapsed();
+        // Commits that are not answered take half of the loop's time at most.
+        let due = since >= self.last_commit_took
+            && (since >= self.options.commit_interval || self.settled_since_commit >= COMMIT_AFTER);
         if due {
             self.commit_once(limit);
         }
@@ -612,6 +618,7 @@ impl Worker {
         }
         if due.is_empty() {
             self.last_commit = Instant::now();
+            self.last_commit_took = Duration::ZERO;
             return;
         }
         let mut commits = Vec::new();
@@ -623,6 +630,7 @@ impl Worker {
                 offset: w.offset,
             });
         }
+        let began = Instant::now();
         for answer in send(&mut self.consumer, &commits, &metadata) {
             let result = match &answer.result {
                 Ok(()) => {
@@ -647,6 +655,7 @@ impl Worker {
         }
         // Not from its beginning: one that takes long must leave time for records in between.
         self.last_commit = Instant::now();
+        self.last_commit_took = began.elapsed();
     }
 
     /// Lets the rebalance go on once nothing is in flight, or the time for it is over.
