@@ -12,12 +12,9 @@ pub const CHARACTERS: usize = 1000;
 
 /// Writes details: `details! { "name": value, … }`, values being anything that serialises.
 macro_rules! details {
-    ($($name:literal : $value:expr),* $(,)?) => {{
-        #[allow(unused_mut, reason = "rules without fields have empty details")]
-        let mut details = $crate::rules::Details::new();
-        $( details.insert($name.to_owned(), serde_json::json!($value)); )*
-        details
-    }};
+    ($($name:literal : $value:expr),* $(,)?) => {
+        $crate::rules::Details::from_iter([$(($name.to_owned(), serde_json::json!($value))),*])
+    };
 }
 pub(crate) use details;
 
