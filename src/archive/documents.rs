@@ -174,21 +174,20 @@ impl<'a> Source<'a> {
     /// # Errors
     /// Size and host.
     pub fn bytes(self) -> Result<Vec<u8>, Damage> {
-        let Source {
-            size,
-            limit,
-            content,
-            ..
-        } = self;
+        let size = usize::try_from(self.size).unwrap_or(0);
+        let mut content = self.whole()?;
+        let mut bytes = Vec::with_capacity(size);
+        content.read_to_end(&mut bytes).map_err(Damage::Host)?;
+        Ok(bytes)
+    }
+
+    /// The content of a file that is no larger than a document may be.
+    fn whole(self) -> Result<impl Read + 'a, Damage> {
+        let Source { size, limit, .. } = self;
         if size > limit {
             return Err(Damage::Size { size, limit });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        content
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(Damage::Host)?;
-        Ok(bytes)
+        Ok(self.content.take(limit))
     }
 
     /// A JSON document.
@@ -201,16 +200,7 @@ impl<'a> Source<'a> {
                 .map_err(Damage::of_json)?
                 .ok_or(Damage::Shape);
         }
-        let Source {
-            size,
-            limit,
-            content,
-            ..
-        } = self;
-        if size > limit {
-            return Err(Damage::Size { size, limit });
-        }
-        from_json_reader(BufReader::new(content))
+        from_json_reader(BufReader::new(self.whole()?))
             .map_err(|error| match error.is_io() {
                 true => Damage::Host(error.into()),
                 false => Damage::of_json(error),
