@@ -4,6 +4,8 @@
 //! record ended, and commits the contiguous watermark of each partition. Nothing is committed that
 //! is not acknowledged, and nothing is handed out that could not be finished.
 
+mod commit;
+mod dispatch;
 pub mod start;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,12 +16,10 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 
 use crate::breaker::Probed;
-use crate::crashes::{Admission, Crashes};
-use crate::error::chain;
+use crate::crashes::Crashes;
 use crate::exit::Exit;
 use crate::kafka::{
-    Commit, CommitResult, Consumer, Event, Fatal, FatalKind, Lease, Metadata, Record, SkipCause,
-    Stats, TopicPartition,
+    Consumer, Event, Fatal, FatalKind, Lease, Record, SkipCause, Stats, TopicPartition,
 };
 use crate::offsets::Offsets;
 use crate::output::Sink;
@@ -28,9 +28,6 @@ use crate::pipeline::{Fate, Pipeline};
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Fault, Health, Raised};
 use crate::telemetry::metrics::Metrics;
-
-/// Settled records after which a commit does not wait for its interval.
-const COMMIT_AFTER: usize = 500;
 
 /// Open records of one partition at which fetching it pauses, so that one slow record cannot make
 /// the list of finished ones behind it grow without end.
@@ -44,9 +41,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long results may stay unacknowledged before that is called a fault.
 const SINK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Longest wait for the answer to a commit, but for the last one before the end.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time between two updates of gauges.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
@@ -79,13 +73,6 @@ struct Settled {
 struct Held {
     record: Arc<Record>,
     since: Instant,
-}
-
-/// A record that is to be handed out.
-struct Chosen {
-    record: Arc<Record>,
-    /// Not opened any more: it was in work at so many crashes.
-    condemned: bool,
 }
 
 /// A record that is handed out.
@@ -330,170 +317,6 @@ impl Worker {
         }
     }
 
-    /// Hands out what is fetched, while there is room. Nothing between a revocation and the next
-    /// assignment: it might not be finished in time. While the breaker is open, one record at its
-    /// time.
-    fn dispatch(&mut self) {
-        if self.rebalance != Rebalance::None {
-            return;
-        }
-        let now = Instant::now();
-        let (open, due) = {
-            let breaker = self.pipeline.breaker();
-            (breaker.is_open(), breaker.probe_is_due(now))
-        };
-        let room = if !open {
-            while let Some(held) = self.held.pop_back() {
-                self.ready.push_front(held.record);
-            }
-            self.options
-                .max_in_flight
-                .saturating_sub(self.in_flight.len())
-        } else if due {
-            if let Some(held) = self.held.pop_front() {
-                self.ready.push_front(held.record);
-            }
-            1
-        } else {
-            0
-        };
-        if room == 0 || self.ready.is_empty() {
-            return;
-        }
-        let chosen = self.choose(room);
-        self.hand_out_marked(chosen, open);
-    }
-
-    /// Takes at most `room` records that may be begun now out of those that are ready, and
-    /// settles on the way what is not for us.
-    fn choose(&mut self, room: usize) -> Vec<Chosen> {
-        // What is on its way to the dead letters cannot end the process.
-        let in_work = |f: &&InFlight| f.task.doing() != Doing::Burying;
-        let mut running = self.in_flight.values().filter(in_work).count();
-        if self.crashes.one_is_alone() {
-            return Vec::new();
-        }
-        let mut seen = HashSet::new();
-        let alone = self.ready.iter().any(|record| {
-            seen.insert(&record.partition)
-                && !self.paused.contains(&record.partition)
-                && self
-                    .crashes
-                    .wants_to_be_alone(&record.partition, record.offset)
-        });
-        if alone && running > 0 {
-            return Vec::new();
-        }
-        let mut chosen: Vec<Chosen> = Vec::new();
-        let mut waiting = VecDeque::new();
-        let mut blocked = self.paused.clone();
-        while chosen.len() < room
-            && let Some(record) = self.ready.pop_front()
-        {
-            let (partition, offset) = (&record.partition, record.offset);
-            if blocked.contains(partition)
-                || (alone && !self.crashes.wants_to_be_alone(partition, offset))
-            {
-                blocked.insert(partition.clone());
-                waiting.push_back(record);
-                continue;
-            }
-            if self.pipeline.filter(&record).is_some() {
-                self.settle(&record);
-                continue;
-            }
-            match self.crashes.admit(partition, offset, running == 0) {
-                Admission::Wait => {
-                    blocked.insert(partition.clone());
-                    waiting.push_back(record);
-                }
-                admission => {
-                    self.crashes.began(partition, offset);
-                    running += 1;
-                    chosen.push(Chosen {
-                        condemned: admission == Admission::Condemned,
-                        record,
-                    });
-                    if alone {
-                        break;
-                    }
-                }
-            }
-        }
-        // In front of what came later: the order within a partition stays.
-        while let Some(record) = waiting.pop_back() {
-            self.ready.push_front(record);
-        }
-        chosen
-    }
-
-    /// Hands records out once the marks of their partitions stand. One that is suspected waits
-    /// for as long as that takes; the others do not, when no commit gets through.
-    fn hand_out_marked(&mut self, chosen: Vec<Chosen>, probe: bool) {
-        let unmarked = |worker: &Self, record: &Record| {
-            let watermark = worker
-                .offsets
-                .watermark(&record.partition)
-                .unwrap_or(record.offset);
-            !worker
-                .crashes
-                .is_marked(&record.partition, &record.lease, watermark)
-        };
-        let now = Instant::now();
-        if self.unmarked_until.is_none_or(|until| now >= until)
-            && chosen.iter().any(|chosen| unmarked(self, &chosen.record))
-        {
-            self.commit_once(self.commit_patience());
-            let failed = chosen.iter().any(|chosen| unmarked(self, &chosen.record));
-            let pause = self.options.commit_interval.max(self.last_commit_took);
-            self.unmarked_until = failed.then(|| Instant::now() + pause);
-        }
-        let mut waiting = Vec::new();
-        for Chosen { record, condemned } in chosen {
-            if self.crashes.suspects(&record.partition) && unmarked(self, &record) {
-                self.crashes
-                    .ended(&record.partition, &record.lease, record.offset, false);
-                waiting.push(record);
-            } else {
-                self.hand_out(record, condemned, probe);
-            }
-        }
-        for record in waiting.into_iter().rev() {
-            self.ready.push_front(record);
-        }
-    }
-
-    fn hand_out(&mut self, record: Arc<Record>, condemned: bool, probe: bool) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let task = Arc::new(if probe {
-            self.pipeline.breaker().probe_began();
-            self.probe = Some(number);
-            Task::probe(record.lease.clone())
-        } else {
-            Task::new(record.lease.clone())
-        });
-        let in_flight = InFlight {
-            record: Arc::clone(&record),
-            task: Arc::clone(&task),
-            since: Instant::now(),
-        };
-        self.in_flight.insert(number, in_flight);
-        let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());
-        let crashes = self.options.max_crashes;
-        self.pool.spawn(move || {
-            let fate = if task.is_cancelled() {
-                Fate::Abandoned
-            } else if condemned {
-                pipeline.bury_crash_loop(&record, &task, crashes)
-            } else {
-                pipeline.handle(&record, &task)
-            };
-            // The loop may be gone; then nobody commits either.
-            let _ = settled.send(Settled { number, fate });
-        });
-    }
-
     /// Takes note of every record that ended, and waits up to `timeout` for the first of them.
     /// `Some` when the process must end.
     fn take_settled(&mut self, timeout: Duration) -> Option<Exit> {
@@ -572,92 +395,6 @@ impl Worker {
         Some(Exit::Internal)
     }
 
-    /// A signal that comes during a commit must not wait for it for long.
-    fn commit_patience(&self) -> Duration {
-        COMMIT_PATIENCE.min(self.options.shutdown_timeout / 4)
-    }
-
-    /// One try: the next one is due in a moment, and records are read meanwhile.
-    fn commit_when_due(&mut self, limit: Duration) {
-        let since = self.last_commit.elapsed();
-        // Commits that are not answered take half of the loop's time at most.
-        let due = since >= self.last_commit_took
-            && (since >= self.options.commit_interval || self.settled_since_commit >= COMMIT_AFTER);
-        if due {
-            self.commit_once(limit);
-        }
-    }
-
-    fn commit_once(&mut self, limit: Duration) {
-        self.commit(|consumer, commits, metadata| consumer.commit_once(commits, metadata, limit));
-    }
-
-    /// The last one of an assignment: what it does not bring through is done again by others.
-    fn commit_at_last(&mut self, limit: Duration) {
-        self.commit(|consumer, commits, metadata| consumer.commit(commits, metadata, limit));
-    }
-
-    fn commit(
-        &mut self,
-        send: impl FnOnce(&mut Consumer, &[Commit], &Metadata) -> Vec<CommitResult>,
-    ) {
-        // Between two assignments the broker takes no commits, and nothing is settled.
-        if self.rebalance == Rebalance::Joining {
-            return;
-        }
-        self.settled_since_commit = 0;
-        let mut due = Vec::new();
-        let mut metadata = Metadata::new();
-        for (watermark, moved) in self.offsets.watermarks() {
-            let (partition, lease) = (&watermark.partition, &watermark.lease);
-            let (mark, differs) = self.crashes.mark(partition, lease, watermark.offset);
-            if moved || differs {
-                metadata.extend(mark.map(|mark| (partition.clone(), mark.to_string())));
-                due.push((watermark, mark));
-            }
-        }
-        if due.is_empty() {
-            self.last_commit = Instant::now();
-            self.last_commit_took = Duration::ZERO;
-            return;
-        }
-        let mut commits = Vec::new();
-        for (w, mark) in &due {
-            self.crashes.committed(&w.partition, &w.lease, *mark, false);
-            commits.push(Commit {
-                partition: w.partition.clone(),
-                lease: w.lease.clone(),
-                offset: w.offset,
-            });
-        }
-        let began = Instant::now();
-        for answer in send(&mut self.consumer, &commits, &metadata) {
-            let result = match &answer.result {
-                Ok(()) => {
-                    let committed = due.iter().find(|(w, _)| w.partition == answer.partition);
-                    if let Some((w, mark)) = committed {
-                        self.offsets.committed(w);
-                        self.crashes.committed(&w.partition, &w.lease, *mark, true);
-                    }
-                    "ok"
-                }
-                Err(error) if error.is_transient() => {
-                    log::debug!("commit of {}: {}", answer.partition, chain(error));
-                    self.metrics.retries.with_label_values(&["commit"]).inc();
-                    "retried"
-                }
-                Err(error) => {
-                    log::warn!("commit of {} failed: {}", answer.partition, chain(error));
-                    "failed"
-                }
-            };
-            self.metrics.commits.with_label_values(&[result]).inc();
-        }
-        // Not from its beginning: one that takes long must leave time for records in between.
-        self.last_commit = Instant::now();
-        self.last_commit_took = began.elapsed();
-    }
-
     /// Lets the rebalance go on once nothing is in flight, or the time for it is over.
     fn end_revocation(&mut self) {
         let Rebalance::Draining(deadline) = self.rebalance else {
@@ -674,9 +411,10 @@ impl Worker {
             );
         }
         let mut abandoned = HashSet::new();
-        for in_flight in given_up.into_values() {
+        for (number, in_flight) in given_up {
             in_flight.task.call_off();
             abandoned.insert(in_flight.record.partition.clone());
+            self.end_probe(number, &Fate::Abandoned);
         }
         // Those that wait for the breaker would not be done in any time.
         let held = self
@@ -684,10 +422,6 @@ impl Worker {
             .drain(..)
             .map(|held| held.record.partition.clone());
         abandoned.extend(held);
-        if self.probe.take().is_some() {
-            let mut breaker = self.pipeline.breaker();
-            breaker.probe_ended(Probed::Nothing, Instant::now());
-        }
         self.crashes.end_all();
         self.commit_at_last(self.commit_patience());
         self.consumer
