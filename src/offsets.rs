@@ -106,21 +106,6 @@ impl Offsets {
         }
     }
 
-    /// Watermarks that moved since they were last acknowledged.
-    pub fn uncommitted(&self) -> Vec<Watermark> {
-        let moved = self
-            .windows
-            .iter()
-            .filter(|(_, w)| w.watermark() != w.committed);
-        moved
-            .map(|(partition, window)| Watermark {
-                partition: partition.clone(),
-                lease: window.lease.clone(),
-                offset: window.watermark(),
-            })
-            .collect()
-    }
-
     /// All watermarks, and whether the broker has another offset.
     pub fn watermarks(&self) -> impl Iterator<Item = (Watermark, bool)> {
         self.windows.iter().map(|(partition, window)| {
@@ -177,12 +162,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What the next commit has to say.
+    fn uncommitted(offsets: &Offsets) -> Vec<Watermark> {
+        let moved = offsets.watermarks().filter(|(_, moved)| *moved);
+        moved.map(|(watermark, _)| watermark).collect()
+    }
+
     fn partition() -> TopicPartition {
         TopicPartition::new("upload", 3)
     }
 
     fn offset_of(offsets: &Offsets) -> Option<i64> {
-        offsets.uncommitted().first().map(|w| w.offset)
+        uncommitted(&offsets).first().map(|w| w.offset)
     }
 
     #[test]
@@ -217,7 +208,7 @@ mod tests {
             (Offsets::default(), Lease::new(), Lease::new(), partition());
         offsets.fetched(&p, &old, 0, 0..5, 5);
         offsets.settle(&p, &old, 0);
-        let late = offsets.uncommitted().remove(0);
+        let late = uncommitted(&offsets).remove(0);
         offsets.fetched(&p, &new, 0, 0..5, 5);
         offsets.settle(&p, &old, 1);
         assert_eq!(offset_of(&offsets), None);
@@ -231,11 +222,11 @@ mod tests {
         let (mut offsets, lease, p) = (Offsets::default(), Lease::new(), partition());
         offsets.fetched(&p, &lease, 0, 0..2, 2);
         offsets.settle(&p, &lease, 0);
-        let first = offsets.uncommitted().remove(0);
+        let first = uncommitted(&offsets).remove(0);
         offsets.settle(&p, &lease, 1);
         offsets.committed(&first);
         assert_eq!(offset_of(&offsets), Some(2));
-        let second = offsets.uncommitted().remove(0);
+        let second = uncommitted(&offsets).remove(0);
         offsets.committed(&second);
         assert_eq!(offset_of(&offsets), None);
         assert_eq!(offsets.acknowledged().collect::<Vec<_>>(), [(&p, 2)]);
