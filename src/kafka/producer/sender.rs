@@ -847,30 +847,11 @@ impl Sender {
                 log::warn!("{partition} does not take this compression: sending without");
                 self.compression = Compression::None;
             }
-            Code::UnknownServerError
-            | Code::CorruptMessage
-            | Code::UnknownTopicOrPartition
-            | Code::LeaderNotAvailable
-            | Code::NotLeaderOrFollower
-            | Code::RequestTimedOut
-            | Code::BrokerNotAvailable
-            | Code::ReplicaNotAvailable
-            | Code::NetworkException
-            | Code::NotEnoughReplicas
-            | Code::NotEnoughReplicasAfterAppend
-            | Code::KafkaStorageError
-            | Code::FencedLeaderEpoch
-            | Code::UnknownLeaderEpoch
-            | Code::OffsetNotAvailable
-            | Code::ThrottlingQuotaExceeded
-            | Code::UnknownTopicId
-            | Code::InconsistentTopicId => {
-                // Asking again costs little, and several of these mean that the leader is
-                // elsewhere.
-                self.cluster.expire();
-                self.retry(partition, &says(code), None);
-            }
-            code if code.is_retriable() => {
+            // The two that are named are not called retriable, and pass all the same. Asking for the
+            // leader again costs little, and several of these mean that it is elsewhere.
+            code if code.is_retriable()
+                || matches!(code, Code::UnknownServerError | Code::BrokerNotAvailable) =>
+            {
                 self.cluster.expire();
                 self.retry(partition, &says(code), None);
             }
