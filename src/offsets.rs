@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn offset_of(offsets: &Offsets) -> Option<i64> {
-        uncommitted(&offsets).first().map(|w| w.offset)
+        uncommitted(offsets).first().map(|w| w.offset)
     }
 
     #[test]
