@@ -11,6 +11,9 @@
 //! 7. [`output`] publishes the result, or a dead letter, and waits for the acknowledgement.
 //! 8. [`worker`] settles the record: [`offsets`] moves the watermark that is committed.
 //!
+//! Two state machines say when a record has to wait: [`breaker`], while most of them fail, and
+//! [`crashes`], while one is suspected of ending the process.
+//!
 //! [`kafka`] is a client of its own and knows nothing of the other rooms. [`watchers`] are told
 //! what happens and cannot change it; [`telemetry`] is one of them.
 

@@ -2,7 +2,8 @@
 //!
 //! One thread owns the consumer. It hands each record to a pool, learns over a channel how the
 //! record ended, and commits the contiguous watermark of each partition. Nothing is committed that
-//! is not acknowledged, and nothing is handed out that could not be finished.
+//! is not acknowledged, and nothing is handed out that could not be finished. What is handed out
+//! when is in `dispatch`, when and what is committed in `commit`.
 
 mod commit;
 mod dispatch;
