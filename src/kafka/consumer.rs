@@ -97,6 +97,7 @@ impl Consumer {
     pub fn start(options: ConsumerOptions) -> Self {
         let stats = Arc::new(Stats::default());
         let timing = Timing {
+            session_timeout: options.session_timeout,
             heartbeat_interval: options.heartbeat_interval,
             rebalance_timeout: options.rebalance_timeout,
         };
@@ -1188,6 +1189,7 @@ impl Consumer {
             .with_member_id(StrBytes::from_string(identity.member_id.to_string()))
             .with_group_instance_id(self.instance_id())
             .with_topics(topics);
+        let sent = Instant::now();
         let outcome = self
             .group_connection()
             .and_then(|connection| connection.request(&request, limit));
@@ -1205,8 +1207,8 @@ impl Consumer {
             for partition in &topic.partitions {
                 let code = Code::try_from_code(partition.error_code);
                 match code {
-                    None => group.well(identity),
-                    Some(code) => group.refused(identity, code, Instant::now()),
+                    None => group.well(identity, sent),
+                    Some(code) => group.refused(identity, code, sent, Instant::now()),
                 }
                 codes.insert(
                     TopicPartition::new(name.clone(), partition.partition_index),

@@ -179,6 +179,7 @@ enum State {
 /// The times that the state machine needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
+    pub(super) session_timeout: Duration,
     pub(super) heartbeat_interval: Duration,
     pub(super) rebalance_timeout: Duration,
 }
@@ -213,6 +214,9 @@ pub(super) struct Group {
     joining_since: Instant,
     refused_syncs: u32,
     next_beat: Instant,
+    /// When that was sent which the coordinator last took from us as its member: our session runs
+    /// from then on, at the least.
+    heard: Instant,
     /// When the owner last polled.
     progress: Instant,
     notices: VecDeque<Notice>,
@@ -246,6 +250,7 @@ impl Group {
             joining_since: now,
             refused_syncs: 0,
             next_beat: now,
+            heard: now,
             progress: now,
             notices: VecDeque::new(),
             trouble: None,
@@ -475,6 +480,7 @@ impl Group {
         self.trouble = None;
         self.ticket += 1;
         self.next_beat = now + self.timing.heartbeat_interval;
+        self.heard = now;
         self.progress = now;
         self.state = State::Stable;
         self.notices.push_back(Notice::Assigned {
@@ -516,13 +522,16 @@ impl Group {
         }
     }
 
-    /// Heartbeats or commits under this identity were refused with `code`.
-    pub(super) fn refused(&mut self, identity: &Identity, code: Code, now: Instant) {
+    /// A heartbeat or commit under this identity, sent at `sent`, was refused with `code`.
+    pub(super) fn refused(&mut self, identity: &Identity, code: Code, sent: Instant, now: Instant) {
         if *identity != self.identity || !self.is_member() {
             return;
         }
         match code {
-            Code::RebalanceInProgress => self.drain("the group rebalances", now),
+            Code::RebalanceInProgress => {
+                self.heard = self.heard.max(sent);
+                self.drain("the group rebalances", now);
+            }
             Code::IllegalGeneration => self.lose("its generation is over", now),
             Code::UnknownMemberId => {
                 self.lose("the group no longer knows it", now);
@@ -590,7 +599,8 @@ impl Group {
     pub(super) fn beat(&mut self, now: Instant) -> Beat {
         // Not left to the poll thread alone: its owner may be busy with just that work.
         self.expire(now);
-        let mut look_again = self.progress + self.timing.rebalance_timeout;
+        let stalled = self.progress + self.timing.rebalance_timeout;
+        let mut look_again = stalled.min(self.heard + self.timing.session_timeout);
         match self.state {
             State::Left | State::Stopped(_) => return Beat::End,
             // While the coordinator holds our JoinGroup or SyncGroup it expects no heartbeats.
@@ -600,7 +610,7 @@ impl Group {
             State::Draining { deadline } => look_again = look_again.min(deadline),
             State::Stable => {}
         }
-        if now >= self.progress + self.timing.rebalance_timeout {
+        if now >= stalled {
             // Heartbeats of a hung process would keep its partitions for ever.
             log::error!(
                 "group {}: not polled for {:?}, {} leaves the group",
@@ -679,9 +689,14 @@ impl Group {
         self.trouble.as_deref()
     }
 
-    /// The group works again after [`Group::coordinator_lost`]: a heartbeat or commit went through.
-    pub(super) fn well(&mut self, identity: &Identity) {
-        if *identity == self.identity && self.trouble.take().is_some() {
+    /// A heartbeat or commit under this identity, sent at `sent`, went through: the group works,
+    /// again after [`Group::coordinator_lost`].
+    pub(super) fn well(&mut self, identity: &Identity, sent: Instant) {
+        if *identity != self.identity {
+            return;
+        }
+        self.heard = self.heard.max(sent);
+        if self.trouble.take().is_some() {
             log::info!("group {}: the coordinator answers again", self.name);
             self.backoff.reset();
         }
@@ -767,8 +782,16 @@ impl Group {
         self.notices.push_back(Notice::Revoking { deadline });
     }
 
-    /// Ends the leases at the drain deadline.
+    /// Ends the leases at the drain deadline, and with the session: whoever the coordinator has
+    /// not heard of for that long has lost its partitions to others, be it told or not.
     fn expire(&mut self, now: Instant) {
+        if self.is_member() && now >= self.heard + self.timing.session_timeout {
+            let why = format!(
+                "the coordinator has not answered for {:?}",
+                self.timing.session_timeout
+            );
+            return self.lose(&why, now);
+        }
         if let State::Draining { deadline } = self.state
             && now >= deadline
         {

@@ -76,12 +76,13 @@ impl Pulse {
                     identity,
                     coordinator,
                 } => {
+                    let sent = Instant::now();
                     let outcome = self.beat(&identity, &coordinator);
                     let now = Instant::now();
                     let mut group = shared.lock();
                     match outcome {
-                        Ok(None) => group.well(&identity),
-                        Ok(Some(code)) => group.refused(&identity, code, now),
+                        Ok(None) => group.well(&identity, sent),
+                        Ok(Some(code)) => group.refused(&identity, code, sent, now),
                         // The pause is the broker's wish, and shorter than any session.
                         Err(Error::Throttled { .. } | Error::Expired { .. }) => {}
                         Err(error) => {

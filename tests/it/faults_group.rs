@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::support::archive_server::{Gate, Reply};
 use crate::support::broker::{ApiKey, Broker, PATIENCE};
 use crate::support::program::Running;
-use crate::support::stage::{Stage, archive, scripted};
+use crate::support::stage::{Ledger, Stage, archive, scripted};
 
 /// Ten held archives leave room for others.
 const SLOTS: &str = "[worker]\nthreads = 20\nmax_in_flight = 20";
@@ -143,6 +143,34 @@ fn k08_a_stale_member_publishes_and_commits_nothing_of_before() {
             );
         }
     }
+}
+
+/// The results' cluster takes everything while the group's does not answer: whoever has the partitions by then, it is
+/// not this worker.
+#[test]
+fn k08_a_worker_that_is_cut_off_for_a_session_publishes_nothing_of_before() {
+    let (broker, results) = (Broker::start(), Broker::start());
+    let stage = scripted(&broker, 2);
+    results.create_topic(&stage.outgoing, 2);
+    let gate = hold(&stage, 6);
+    stage.spread(&broker, "/held", 0..6);
+    let worker = stage
+        .program(SLOTS)
+        .env("CDP_PUBLISHER_BOOTSTRAP_SERVER", results.bootstrap())
+        .env("CCX_DATA_PIPELINE__DOWNLOADER__RESPONSE_TIMEOUT", PATIENT.1)
+        .start();
+    broker.wait("archives in work", |_| stage.server.requests("/held") == 6);
+    broker.freeze(1);
+    worker.line("the coordinator has not answered for 6s");
+    worker.line("membership lost; 6 records in flight are given up");
+    gate.open();
+    broker.thaw(1);
+    broker.wait("all is done", |b| stage.committed(b) == 6);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+    let dead_letters = broker.all_records(&stage.dead_letters);
+    Ledger::new(results.all_records(&stage.outgoing), dead_letters).check(0..6, 0);
+    no_commit_under_an_old_generation(&broker, &stage);
 }
 
 /// Refused commits: the worker joins again and does what is not committed once more.

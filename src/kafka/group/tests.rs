@@ -5,6 +5,7 @@ use proptest::prelude::{Just, Strategy as _, prop_assert, prop_oneof, proptest};
 use super::*;
 
 const TIMING: Timing = Timing {
+    session_timeout: Duration::from_secs(45),
     heartbeat_interval: Duration::from_secs(3),
     rebalance_timeout: Duration::from_secs(60),
 };
@@ -108,7 +109,7 @@ impl Test {
 
     fn refused(&mut self, code: Code) {
         let identity = self.group.identity.clone();
-        self.group.refused(&identity, code, self.now);
+        self.group.refused(&identity, code, self.now, self.now);
     }
 }
 
@@ -213,13 +214,16 @@ fn k07_the_drain_deadline_ends_all_leases_even_unpolled() {
     let first = t.enter(1, &[0]);
     t.refused(Code::RebalanceInProgress);
     t.group.notice();
-    let before = t.now + seconds(48);
-    t.group.beat(before);
+    let deadline = t.now + seconds(49);
+    // Heartbeats are answered so until the group is complete; the session goes on with each.
+    t.now += seconds(40);
+    t.refused(Code::RebalanceInProgress);
+    t.group.beat(deadline - seconds(1));
     assert!(first[0].lease.is_live());
-    t.group.beat(t.now + seconds(49));
+    t.group.beat(deadline);
     assert!(!first[0].lease.is_live());
     assert_eq!(t.group.notice(), Some(Notice::Lost));
-    t.now += seconds(49);
+    t.now = deadline;
     let (_, member_id) = t.join();
     assert_eq!(&*member_id, "m");
 }
@@ -252,6 +256,34 @@ fn k08_a_lost_membership_ends_leases_at_once() {
 }
 
 #[test]
+fn k08_a_session_that_nobody_answers_ends_the_leases_even_unpolled() {
+    let mut t = Test::new();
+    let first = t.enter(1, &[0]);
+    let identity = t.group.identity.clone();
+    let (asked, answered) = (t.now + seconds(3), t.now + seconds(13));
+    assert!(matches!(t.group.beat(asked), Beat::Send { .. }));
+    // The coordinator may have seen it the moment it was sent, and nothing since.
+    t.group.progress(answered);
+    t.group.well(&identity, asked);
+    let lost = Failure::Code(Code::NetworkException);
+    t.group
+        .coordinator_lost(coordinator().address, &lost, answered);
+    let end = asked + seconds(45);
+    assert_eq!(t.group.beat(end - seconds(1)), Beat::Wait(end));
+    assert!(first[0].lease.is_live());
+    assert_eq!(t.group.beat(end), Beat::Idle);
+    assert!(!first[0].lease.is_live());
+    assert_eq!(t.group.notice(), Some(Notice::Lost));
+    assert_eq!(t.group.committer(), None);
+    // The group may still know us: it is asked as the same member.
+    t.now = end;
+    assert_eq!(t.step(), Step::Find);
+    t.group.found(coordinator());
+    let (_, member_id) = t.join();
+    assert_eq!(&*member_id, "m");
+}
+
+#[test]
 fn k08_answers_to_an_old_generation_are_dropped() {
     let mut t = Test::new();
     t.enter(1, &[0]);
@@ -260,7 +292,7 @@ fn k08_answers_to_an_old_generation_are_dropped() {
     t.group.notice();
     t.group.release(&[], t.now);
     let second = t.enter(2, &[0]);
-    t.group.refused(&old, Code::UnknownMemberId, t.now);
+    t.group.refused(&old, Code::UnknownMemberId, t.now, t.now);
     assert!(second[0].lease.is_live());
     assert_eq!(t.group.notice(), None);
     assert_eq!(t.step(), Step::Run);
@@ -383,6 +415,8 @@ fn a_stalled_owner_gives_its_partitions_to_others() {
     let mut t = Test::new();
     let first = t.enter(1, &[0]);
     let late = t.now + seconds(60);
+    let identity = t.group.identity.clone();
+    t.group.well(&identity, late - seconds(1));
     assert_eq!(
         t.group.beat(late),
         Beat::Leave {
@@ -489,12 +523,12 @@ proptest! {
                 },
                 Input::Refused(why) => {
                     let identity = group.identity.clone();
-                    group.refused(&identity, why, now);
+                    group.refused(&identity, why, now, now);
                 }
                 Input::StaleRefused(why) => {
                     for old in old_identities.iter().filter(|old| **old != group.identity).cloned().collect::<Vec<_>>() {
                         let before = format!("{group:?}");
-                        group.refused(&old, why, now);
+                        group.refused(&old, why, now, now);
                         let after = format!("{group:?}");
                         prop_assert!(before == after);
                     }
