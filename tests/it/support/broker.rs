@@ -775,7 +775,12 @@ fn reserve(address: SocketAddr) -> OwnedFd {
     use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
     let held = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     sockopt::set_socket_reuseaddr(&held, true).unwrap();
-    bind(&held, &address).unwrap();
+    // A program that another test is just starting has a copy of the listener until it runs.
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = bind(&held, &address) {
+        assert!(Instant::now() < until, "port of {address}: {error}");
+        thread::yield_now();
+    }
     held
 }
 

@@ -121,6 +121,7 @@ pub fn metadata(topics: &[&str]) -> MetadataRequest {
     });
     let mut request = MetadataRequest::default();
     request.topics = Some(topics.collect());
+    request.allow_auto_topic_creation = false;
     request
 }
 

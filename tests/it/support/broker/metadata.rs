@@ -1,4 +1,5 @@
-//! Metadata: the nodes that run, and who leads what.
+//! Metadata: the nodes that run, and who leads what. Topics that are not there are made for those
+//! who allow it, as brokers do unless told otherwise.
 
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -20,7 +21,14 @@ impl Api for MetadataRequest {
     }
 
     fn handle(self, call: &Call<'_>) -> Option<MetadataResponse> {
-        let state = call.shared.lock();
+        let mut state = call.shared.lock();
+        let names = names(&self, &state, call.version);
+        let may_create = self.allow_auto_topic_creation || call.version < 4;
+        let missing = |state: &State, name: &str| {
+            !state.topics.contains_key(name) && call.error_for(name, -1).is_none()
+        };
+        let wanted = names.iter().filter(|_| may_create);
+        let created: Vec<&String> = wanted.filter(|name| missing(&state, name)).collect();
         let mut response = MetadataResponse::default();
         response.cluster_id = Some(text("scripted"));
         let running = state.nodes.iter().filter(|(_, n)| n.running);
@@ -34,8 +42,16 @@ impl Api for MetadataRequest {
             })
             .collect();
         response.controller_id = response.brokers.first().map_or(BrokerId(-1), |b| b.node_id);
-        let names = names(&self, &state, call.version).into_iter();
-        response.topics = names.map(|name| topic(call, &state, &name)).collect();
+        let topics = names
+            .iter()
+            .map(|name| topic(call, &state, name, created.contains(&name)));
+        response.topics = topics.collect();
+        for name in &created {
+            state.create_topic(name, 1);
+        }
+        if !created.is_empty() {
+            call.shared.notify(&mut state);
+        }
         Some(response)
     }
 
@@ -60,7 +76,7 @@ fn names(request: &MetadataRequest, state: &State, version: i16) -> Vec<String> 
     }
 }
 
-fn topic(call: &Call<'_>, state: &State, name: &str) -> MetadataResponseTopic {
+fn topic(call: &Call<'_>, state: &State, name: &str, created: bool) -> MetadataResponseTopic {
     let mut answer = MetadataResponseTopic::default();
     answer.name = Some(TopicName(text(name)));
     // An error that is for no partition alone is the topic's.
@@ -69,7 +85,8 @@ fn topic(call: &Call<'_>, state: &State, name: &str) -> MetadataResponseTopic {
         return answer;
     }
     let Some(topic) = state.topics.get(name) else {
-        answer.error_code = 3;
+        // One that is being made has no leader yet.
+        answer.error_code = if created { 5 } else { 3 };
         return answer;
     };
     answer.topic_id = topic.id;
