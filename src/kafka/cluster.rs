@@ -2,7 +2,8 @@
 //!
 //! Consumer and producer each have an object of their own and use it from one thread. Nothing
 //! here loops: a call makes at most one round over the brokers, says what failed and when the
-//! next attempt is worth while, and the owner decides.
+//! next attempt is worth while, and the owner decides. Of many brokers that hang, a call waits for
+//! one or two: its owner has a sign of life to give. The next call goes on with the others.
 //!
 //! Metadata and coordinator look-ups have a connection of their own, since a Fetch or JoinGroup
 //! under way would hold them up. Brokers are asked first where metadata lists them, then by the
@@ -38,6 +39,9 @@ const CONTROL: Duration = Duration::from_secs(10);
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between two refreshes while something is missing.
 const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far into a round over the brokers another one is still asked.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// How long a caller waits for a connection that is being made.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -516,7 +520,8 @@ impl Cluster {
     }
 
     /// Puts a question to any broker: the one asked last, then each that is known, then the
-    /// bootstrap list. An answer that `check` does not like counts as none.
+    /// bootstrap list, until the time for a round is over. An answer that `check` does not like
+    /// counts as none.
     ///
     /// # Errors
     /// [`Error::NoBroker`], [`Error::Throttled`], and non-transient ones.
@@ -529,6 +534,7 @@ impl Cluster {
         let mut refused: Option<Error> = None;
         let mut too_old_or_new = true;
         let mut soonest: Option<Duration> = None;
+        let began = Instant::now();
         if let Some(mut connection) = self.control.take() {
             if connection.is_stale() {
                 // Closed while idle: the same broker is asked again below.
@@ -562,12 +568,18 @@ impl Cluster {
                 candidates.push(address.clone());
             }
         }
-        // Each of those that did not answer lately may cost its whole time limit once more.
+        // Each of those that did not answer lately may cost its whole time limit once more: they
+        // come last, and last of all the one that was tried last.
         candidates.sort_by_key(|address| {
             let reach = self.reach.get(address);
-            reach.is_some_and(|reach| reach.lost.is_some())
+            reach.map(|reach| (reach.lost.is_some(), reach.retry_at))
         });
+        let mut left_out = Vec::new();
         for address in candidates {
+            if began.elapsed() >= ROUND {
+                left_out.push(address);
+                continue;
+            }
             let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
             let opened = open(reach, &address, &self.options, &self.timeouts, &self.stats);
             let error = match opened {
@@ -596,8 +608,21 @@ impl Cluster {
                 last = Some(error);
             }
         }
+        too_old_or_new &= left_out.is_empty();
+        let mut untried = false;
+        for address in &left_out {
+            let reach = self.reach.get(address);
+            untried |= reach.is_none_or(|reach| reach.lost.is_none());
+            let at = reach.and_then(|reach| reach.retry_at);
+            let left = at.map_or(Duration::ZERO, |at| {
+                at.saturating_duration_since(Instant::now())
+            });
+            soonest = Some(soonest.map_or(left, |known| known.min(left)));
+        }
         // Nobody answers, and one does not want us: that does not pass.
-        if let Some(error) = refused {
+        if let Some(error) = refused
+            && !untried
+        {
             self.problem = Some(chain(&error).into());
             return Err(error);
         }
@@ -608,10 +633,13 @@ impl Cluster {
             Some(error) => chain(&error).into(),
             None => Arc::from("no address is known"),
         };
-        if self.problem.is_none() {
-            log::warn!(cluster = self.options.name; "no broker of the cluster answers: {last}");
+        // Not said before each of them has had its turn.
+        if !untried {
+            if self.problem.is_none() {
+                log::warn!(cluster = self.options.name; "no broker of the cluster answers: {last}");
+            }
+            self.problem = Some(last.clone());
         }
-        self.problem = Some(last.clone());
         Err(Error::NoBroker {
             left: soonest.unwrap_or(REFRESH_PAUSE),
             last,

@@ -12,6 +12,7 @@ use ccx_data_pipeline::kafka::{
     Assigned, Code, Commit, CommitResult, Consumer, Event, Fatal, FatalKind, Lease, Metadata,
     Phase, SkipCause, TopicPartition,
 };
+use ccx_data_pipeline::telemetry::health::TICK_LIMIT;
 use kafka_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
 
 use crate::support::broker::batch::{Batch, Codec, NewRecord};
@@ -802,6 +803,26 @@ fn k01_no_broker_at_start() {
     assert!(member.consumer.state().trouble.is_some());
     broker.restart(1);
     member.until_read(&["a"]);
+}
+
+/// Of many brokers that hang, one poll does not wait for each: its owner would be taken for dead.
+#[test]
+fn p21_a_poll_ends_although_every_broker_hangs() {
+    const NODES: i32 = 9;
+    let broker = Broker::builder().nodes(NODES as usize).start();
+    broker.create_topic(TOPIC, 1);
+    let mut member = Member::start(options(&broker));
+    member.until_stable(1);
+    (1..=NODES).for_each(|node| broker.freeze(node));
+    let frozen = Instant::now();
+    while frozen.elapsed() < TICK_LIMIT {
+        let began = Instant::now();
+        member.poll(Duration::ZERO);
+        assert!(began.elapsed() < TICK_LIMIT, "{:?}", began.elapsed());
+    }
+    (1..=NODES).for_each(|node| broker.thaw(node));
+    values(&broker, 0, &["a"]);
+    member.until("the record", |m| m.read.contains(&"a".to_owned()));
 }
 
 #[test]

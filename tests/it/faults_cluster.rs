@@ -146,6 +146,29 @@ fn k02_one_bootstrap_broker_of_three_is_enough() {
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
+/// More of them are silent than are waited for in one go: each has its turn, and none a second
+/// one before the others. The list is shuffled, so several clients see several orders.
+#[test]
+fn k02_the_last_bootstrap_broker_has_its_turn() {
+    let broker = Broker::start();
+    broker.create_topic("out", 1);
+    let silent: Vec<BlackHole> = (0..4).map(|_| BlackHole::open()).collect();
+    let mut servers: Vec<String> = silent.iter().map(BlackHole::address).collect();
+    servers.push(broker.address(1));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let producer = producer(servers.clone());
+                let late = || began.elapsed() > LONG;
+                producer.send(outgoing("out", 0, "a"), &late).unwrap();
+            });
+        }
+    });
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
 #[test]
 fn k03_a_missing_incoming_topic_is_waited_for_and_never_made() {
     let broker = Broker::start();

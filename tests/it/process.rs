@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use ccx_data_pipeline::backoff::sleep_unless;
+use ccx_data_pipeline::telemetry::health::TICK_LIMIT;
 use kafka_protocol::messages::ApiKey;
 use rustix::process::Signal;
 use serde_json::json;
@@ -375,28 +376,38 @@ fn p17_a_log_that_nobody_reads_holds_nothing_up() {
 #[test]
 fn p21_a_broker_that_is_away_makes_the_worker_unready_and_not_dead() {
     let broker = Broker::start();
-    let stage = stage(&broker, 1);
+    let [stage, another] = [(); 2].map(|()| stage(&broker, 1));
     broker.append(&stage.incoming, 0, stage.records(0..5));
     let worker = stage.worker("");
-    let endpoint = endpoint(&worker);
+    let first = endpoint(&worker);
     all_published(&broker, &stage, 5);
-    until("ready", || get(&endpoint, "/readyz").0 == 200);
+    until("ready", || get(&first, "/readyz").0 == 200);
     let pid = worker.pid();
 
     broker.stop(1);
-    until("not ready", || get(&endpoint, "/readyz").0 == 503);
+    let gone = Instant::now();
+    let newcomer = another.starting_worker("");
+    let second = endpoint(&newcomer);
+    until("not ready", || get(&first, "/readyz").0 == 503);
     // For longer than a session lasts: heartbeats fail, and the membership ends.
     until("the group is empty", || {
-        assert_eq!(get(&endpoint, "/livez").0, 200);
+        assert_eq!(get(&first, "/livez").0, 200);
         broker.group(&stage.group).members.is_empty()
     });
     // The worker need not be told.
     worker.line("membership lost");
+    // And for longer than a loop may be silent, also that of a worker which has found nobody yet.
+    until("both live", || {
+        assert_eq!(get(&first, "/livez").0, 200);
+        assert_eq!(get(&second, "/livez").0, 200);
+        gone.elapsed() > TICK_LIMIT + Duration::from_secs(1)
+    });
 
     broker.restart(1);
     broker.append(&stage.incoming, 0, stage.records(5..10));
     until("all are committed", || committed(&broker, &stage) == 10);
-    until("ready again", || get(&endpoint, "/readyz").0 == 200);
+    until("ready again", || get(&first, "/readyz").0 == 200);
+    until("the newcomer, too", || get(&second, "/readyz").0 == 200);
     assert_eq!(worker.pid(), pid);
     Ledger::new(broker.all_records(&stage.outgoing), []).check(0..10, 0);
     worker.signal(Signal::TERM);
