@@ -715,6 +715,8 @@ fn k06_the_coordinator_moves() {
     broker.create_topic(TOPIC, 3);
     let mut member = Member::start(options(&broker));
     member.until_stable(3);
+    // Both threads have a connection to the old one.
+    member.until("a heartbeat", |_| broker.count(ApiKey::Heartbeat) > 0);
     let generation = member.generation;
     let other = broker.coordinator(GROUP) % 3 + 1;
     broker.move_coordinator(GROUP, other);
@@ -734,13 +736,7 @@ fn k06_the_coordinator_moves() {
 fn k05_the_leader_moves() {
     let broker = Broker::builder().nodes(3).start();
     broker.create_topic(TOPIC, 3);
-    let mut member = Member::start(ConsumerOptions {
-        cluster: ClusterOptions {
-            metadata_max_age: Duration::from_secs(300),
-            ..options(&broker).cluster
-        },
-        ..options(&broker)
-    });
+    let mut member = Member::start(with_old_metadata(&broker));
     for number in 0..3 {
         values(&broker, number, &["a"]);
     }
@@ -750,6 +746,134 @@ fn k05_the_leader_moves() {
     values(&broker, 1, &["b"]);
     member.until_read(&["a", "a", "a", "b"]);
     assert_eq!(member.count(lost) + member.count(revoking), 0);
+}
+
+/// Metadata that lives for so long is refreshed for a reason only.
+fn with_old_metadata(broker: &Broker) -> ConsumerOptions {
+    ConsumerOptions {
+        cluster: ClusterOptions {
+            metadata_max_age: Duration::from_secs(300),
+            ..options(broker).cluster
+        },
+        ..options(broker)
+    }
+}
+
+/// Each of these codes of a former leader is a reason to ask who leads now.
+#[test]
+fn k05_every_word_for_another_leader_is_followed() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic(TOPIC, 1);
+    let mut member = Member::start(with_old_metadata(&broker));
+    member.until_stable(1);
+    let mut wanted = Vec::new();
+    for code in [3, 5, 6, 9, 56, 74, 75, 78] {
+        let former = broker.leader(TOPIC, 0);
+        let says = broker.on(ApiKey::Fetch).node(former).always().error(code);
+        broker.move_leader(TOPIC, 0, 3 - former);
+        values(&broker, 0, &["a"]);
+        wanted.push("a");
+        member.until_read(&wanted);
+        says.remove();
+    }
+    assert_eq!(member.count(lost) + member.count(revoking), 0);
+}
+
+/// The leader moves between the plan for the group and the question where the log begins.
+#[test]
+fn k05_the_leader_moves_before_the_first_fetch() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic(TOPIC, 1);
+    values(&broker, 0, &["a"]);
+    let held = broker.on(ApiKey::OffsetFetch).always().error(14);
+    let mut member = Member::start(with_old_metadata(&broker));
+    member.until("assigned", |_| held.used() > 0);
+    let former = broker.leader(TOPIC, 0);
+    broker.move_leader(TOPIC, 0, 3 - former);
+    held.remove();
+    member.until_read(&["a"]);
+    let asked = broker.requests_of(ApiKey::ListOffsets);
+    assert_eq!(asked[0].node, former);
+}
+
+/// While a partition has no leader there is nobody to ask, and nobody to say so either.
+#[test]
+fn k05_a_partition_that_finds_a_leader_again_is_read() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic(TOPIC, 2);
+    broker.move_coordinator(GROUP, 1);
+    let mut member = Member::start(with_old_metadata(&broker));
+    member.until_stable(2);
+    // It leads partition 1, and nobody takes over.
+    broker.stop(2);
+    let asked = broker.count(ApiKey::Metadata);
+    values(&broker, 0, &["a"]);
+    member.until_read(&["a"]);
+    member.until("metadata", |_| broker.count(ApiKey::Metadata) > asked);
+    values(&broker, 1, &["b"]);
+    broker.move_leader(TOPIC, 1, 1);
+    member.until_read(&["a", "b"]);
+}
+
+/// Heartbeats that come so rarely do not tell in time that the coordinator is elsewhere.
+fn with_rare_heartbeats(broker: &Broker) -> ConsumerOptions {
+    ConsumerOptions {
+        session_timeout: 9 * PATIENCE,
+        heartbeat_interval: 3 * PATIENCE,
+        ..options(broker)
+    }
+}
+
+#[test]
+fn k06_the_coordinator_moves_before_the_committed_offsets_are_asked_for() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic(TOPIC, 1);
+    values(&broker, 0, &["a", "b"]);
+    broker.set_committed(GROUP, TOPIC, 0, 1);
+    let held = broker.on(ApiKey::OffsetFetch).always().error(14);
+    let mut member = Member::start(with_rare_heartbeats(&broker));
+    member.until("assigned", |_| held.used() > 0);
+    broker.move_coordinator(GROUP, 3 - broker.coordinator(GROUP));
+    held.remove();
+    member.until_read(&["b"]);
+}
+
+#[test]
+fn k06_commits_find_the_new_coordinator_by_themselves() {
+    let broker = Broker::builder().nodes(3).start();
+    broker.create_topic(TOPIC, 1);
+    broker.move_leader(TOPIC, 0, 3);
+    broker.move_coordinator(GROUP, 1);
+    let mut member = Member::start(with_rare_heartbeats(&broker));
+    values(&broker, 0, &["a"]);
+    member.until_read(&["a"]);
+    broker.move_coordinator(GROUP, 2);
+    assert_eq!(member.commit_code(), None, "it has moved");
+    assert_eq!(broker.committed(GROUP, TOPIC, 0), Some(1));
+    values(&broker, 0, &["a"]);
+    member.until_read(&["a", "a"]);
+    broker.fail_over(2);
+    assert_eq!(member.commit_code(), None, "it has died");
+    assert_eq!(broker.committed(GROUP, TOPIC, 0), Some(2));
+    assert_eq!(member.count(lost) + member.count(revoking), 0);
+}
+
+/// The coordinator dies while a newcomer waits for the others, and another takes over.
+#[test]
+fn k06_a_coordinator_that_dies_while_the_group_joins_is_left() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic(TOPIC, 4);
+    let mut a = Member::start(brief(&broker));
+    a.releases = false;
+    a.until_stable(4);
+    let mut b = Member::start(brief(&broker));
+    both(&mut a, &mut b, "asked to drain", |a, _| {
+        a.count(revoking) == 1
+    });
+    broker.fail_over(broker.coordinator(GROUP));
+    a.consumer.release(&[]);
+    a.releases = true;
+    both(&mut a, &mut b, "both have half", halves);
 }
 
 #[test]

@@ -322,6 +322,25 @@ fn k05_follows_the_leader() {
     assert_eq!(producer.stats().producer_resets.get(), 0);
 }
 
+/// Each of these codes of a former leader is a reason to ask who leads now.
+#[test]
+fn k05_every_word_for_another_leader_is_followed() {
+    let broker = Broker::builder().nodes(2).start();
+    broker.create_topic("out", 1);
+    let producer = producer(&broker);
+    let codes = [3, 5, 6, 7, 9, 19, 56, 74, 75];
+    for code in codes {
+        let former = broker.leader("out", 0);
+        let says = broker.on(ApiKey::Produce).node(former).always().error(code);
+        broker.move_leader("out", 0, 3 - former);
+        send(&producer, record("out", code.to_string())).unwrap();
+        says.remove();
+    }
+    let expected: Vec<_> = codes.iter().map(i16::to_string).collect();
+    assert_eq!(values(&broker, "out"), expected);
+    assert_eq!(producer.stats().producer_resets.get(), 0);
+}
+
 #[test]
 fn a_restarted_broker_needs_no_hand() {
     let broker = Broker::start();

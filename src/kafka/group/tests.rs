@@ -331,6 +331,25 @@ fn k06_a_loading_coordinator_is_asked_again() {
         .join_failed(ticket, &code(Code::CoordinatorLoadInProgress), t.now);
     assert!(matches!(t.group.step(t.now), Step::Pause(_)));
     t.join();
+    // It costs a member neither its id nor, when it comes back at once, its partitions.
+    let mut t = Test::new();
+    let first = t.enter(1, &[0]);
+    t.refused(Code::RebalanceInProgress);
+    t.group.notice();
+    t.group.release(&[], t.now);
+    let (ticket, _) = t.join();
+    t.group
+        .join_failed(ticket, &code(Code::CoordinatorLoadInProgress), t.now);
+    let (ticket, member_id) = t.join();
+    assert_eq!(&*member_id, "m");
+    t.group.joined(ticket, answer(2, "m"), t.now);
+    let (ticket, _) = t.sync();
+    t.group.synced(ticket, &owns(&[0]), t.now);
+    assert!(first[0].lease.is_live());
+    // Nor does it say anything about one that is in.
+    t.refused(Code::CoordinatorLoadInProgress);
+    assert_eq!(t.step(), Step::Run);
+    assert!(first[0].lease.is_live());
 }
 
 #[test]
