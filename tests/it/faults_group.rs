@@ -102,6 +102,33 @@ fn k07_work_that_is_not_finished_in_time_is_dropped_uncommitted() {
     no_commit_under_an_old_generation(&broker, &stage);
 }
 
+/// What is fetched and not begun is left to whoever has it next: the group waits for what is in
+/// work, and for no more.
+#[test]
+fn k07_nothing_is_begun_while_the_group_waits() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 2);
+    let gate = hold(&stage, 2);
+    broker.append(
+        &stage.incoming,
+        0,
+        (0..20).map(|id| stage.record(&format!("r-{id}"), "/held")),
+    );
+    let two = "[worker]\nthreads = 2\nmax_in_flight = 2";
+    let first = stage.worker_with(two, &[PATIENT]);
+    first.line("assigned: ");
+    broker.wait("archives in work", |_| stage.server.requests("/held") == 2);
+    let before = broker.group(&stage.group).generation;
+    let _second = stage.starting_worker(two);
+    first.line("the group rebalances; 2 records in flight");
+    gate.open();
+    broker.wait("all is done", |b| stage.committed(b) == 20);
+    stage.ledger(&broker).check(0..20, 0);
+    for seen in broker.commits(&stage.group) {
+        assert!(seen.generation > before || seen.offset <= 2, "{seen:?}");
+    }
+}
+
 /// The group has removed it, or says that its generation or epoch is over.
 #[test]
 fn k08_a_stale_member_publishes_and_commits_nothing_of_before() {
@@ -220,6 +247,36 @@ fn k10_a_slow_archive_costs_no_membership_and_holds_nobody_up() {
     broker.wait("the slow one", |b| stage.committed(b) == 50);
     stage.ledger(&broker).check(0..50, 0);
     assert!(worker.lines("the group rebalances").is_empty());
+}
+
+/// Every slot is taken for longer than the group waits for a member that does not poll.
+#[test]
+fn k10_archives_in_every_slot_cost_no_membership() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 1);
+    let gate = hold(&stage, 1);
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/held")]);
+    broker.append(&stage.incoming, 0, stage.records(1..10));
+    let one = "[worker]\nthreads = 1\nmax_in_flight = 1";
+    let brief = [
+        ("consumer.session_timeout", "3s"),
+        ("consumer.heartbeat_interval", "100ms"),
+        ("consumer.rebalance_timeout", "15200ms"),
+        PATIENT,
+    ];
+    let worker = stage.worker_with(one, &brief);
+    worker.line("assigned: ");
+    broker.wait("in work", |_| stage.server.requests("/held") == 1);
+    let generation = broker.group(&stage.group).generation;
+    let beats = broker.count(ApiKey::Heartbeat);
+    broker.wait_for(3 * PATIENCE, "seventeen seconds", |b| {
+        b.count(ApiKey::Heartbeat) > beats + 170 || !b.group(&stage.group).is_stable_with(1)
+    });
+    assert_eq!(broker.group(&stage.group).generation, generation);
+    gate.open();
+    broker.wait("all is done", |b| stage.committed(b) == 10);
+    stage.ledger(&broker).check(0..10, 0);
+    assert!(worker.lines("membership lost").is_empty());
 }
 
 /// Commits are refused, or not answered, for as long as the work lasts: it goes on all the same.
