@@ -1219,6 +1219,7 @@ fn k03_a_missing_topic_is_waited_for() {
     assert!(member.owned.is_empty());
     let state = member.consumer.state();
     assert!(!state.topic_known && state.trouble.is_some());
+    // This broker makes topics for those who let it.
     assert_eq!(broker.partitions(TOPIC), 0, "never made by us");
     broker.create_topic(TOPIC, 2);
     values(&broker, 1, &["first"]);
@@ -1248,7 +1249,63 @@ fn k23_throttling_is_obeyed_and_costs_no_membership() {
     let gaps = fetches.windows(2).map(|pair| pair[1].at - pair[0].at);
     let gap = gaps.max().unwrap();
     assert!(gap >= pause, "{gap:?}");
+    assert_eq!(broker.hasty(), []);
     assert_eq!(member.count(lost) + member.count(revoking), 0);
+}
+
+/// Whatever is throttled, it is waited for: neither on the same connection nor by another one is
+/// anything asked within the pause, and it is no sign of trouble.
+#[test]
+fn k23_throttling_of_every_request_is_obeyed_and_no_trouble() {
+    let apis = [
+        ApiKey::Metadata,
+        ApiKey::FindCoordinator,
+        ApiKey::JoinGroup,
+        ApiKey::SyncGroup,
+        ApiKey::OffsetFetch,
+        ApiKey::ListOffsets,
+        ApiKey::Fetch,
+        ApiKey::Heartbeat,
+        ApiKey::OffsetCommit,
+    ];
+    let pause = Duration::from_millis(400);
+    for api in apis {
+        let broker = Broker::builder().nodes(2).start();
+        broker.create_topic(TOPIC, 1);
+        values(&broker, 0, &["a"]);
+        let throttled = broker.on(api).times(2).throttle(pause);
+        let mut member = Member::start(match api {
+            ApiKey::Metadata => options(&broker),
+            _ => with_old_metadata(&broker),
+        });
+        member.until_stable(1);
+        let metadata = broker.count(ApiKey::Metadata);
+        member.until_read(&["a"]);
+        assert_eq!(member.commit_code(), None, "{api:?}");
+        values(&broker, 0, &["b"]);
+        member.until_read(&["a", "b"]);
+        assert_eq!(member.commit_code(), None, "{api:?}");
+        let often = matches!(api, ApiKey::Metadata | ApiKey::Heartbeat);
+        if often {
+            let seen = broker.count(api);
+            member.until("asked again", |_| {
+                throttled.used() == 2 && broker.count(api) > seen + 2
+            });
+            let seen = broker.requests_of(api);
+            for pair in seen.windows(2).take(2) {
+                assert!(pair[1].at - pair[0].at >= pause, "{api:?}");
+            }
+        }
+        assert!(throttled.used() > 0);
+        assert_eq!(broker.hasty(), []);
+        assert_eq!(member.count(lost) + member.count(revoking), 0);
+        assert_eq!(member.consumer.stats().reconnects.get(), 0);
+        // Nobody has been looked for elsewhere.
+        assert_eq!(broker.count(ApiKey::FindCoordinator), 1, "{api:?}");
+        if api != ApiKey::Metadata {
+            assert_eq!(broker.count(ApiKey::Metadata), metadata, "{api:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kafka_protocol::messages::ProduceRequest;
 use rustix::process::Signal;
 
 use crate::support::archive_server::{Gate, Reply};
@@ -74,6 +75,10 @@ fn k13_replicas_that_are_missing_hold_the_flow_and_lose_nothing() {
     }
     stage.ledger(&broker).check(0..80, 0);
     assert_eq!(get(&endpoint, "/livez").0, 200);
+    // Results and dead letters alike: only then are missing replicas an error at all.
+    for seen in broker.requests_of(ApiKey::Produce) {
+        assert_eq!(seen.decode::<ProduceRequest>().acks, -1);
+    }
 }
 
 /// Retention has removed what was committed: on at the start, said and counted once.
@@ -236,6 +241,7 @@ fn k23_throttled_fetches_and_results_cost_no_membership() {
         let gaps = sent.windows(2).map(|pair| pair[1].at - pair[0].at);
         assert!(gaps.max().unwrap() >= pause, "{api:?}");
     }
+    assert_eq!(broker.hasty(), []);
 }
 
 /// Compaction has left holes, transactions markers and what they aborted: no lag stays.
@@ -267,6 +273,14 @@ fn k25_holes_and_markers_leave_no_lag() {
     let endpoint = endpoint(&worker);
     let lag = format!("kafka_consumer_lag{{partition=\"0\",topic=\"{topic}\"}}");
     broker.wait("no lag", |_| metric(&endpoint, &lag) == Some(0.0));
+    // Also what comes alone, without a record in the same answer.
+    for hole in [Batch::hole(3), Batch::marker(8, 0, true)] {
+        broker.append_batch(topic, 0, &hole);
+        let (_, end) = broker.ends(topic, 0);
+        broker.wait("committed to the new end", |b| {
+            b.committed(&stage.group, topic, 0) == Some(end)
+        });
+    }
     let ledger = stage.ledger(&broker);
     ledger.check(0..3, 0);
     assert!(!ledger.published.contains_key("r-500"));

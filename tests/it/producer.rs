@@ -49,6 +49,13 @@ fn send(producer: &Producer, record: OutgoingRecord) -> Result<Acknowledged, Sen
     producer.send(record, &|| Instant::now() > end)
 }
 
+/// Only then does a broker say that replicas are missing.
+fn waits_for_all_replicas(broker: &Broker) {
+    for seen in broker.requests_of(ApiKey::Produce) {
+        assert_eq!(seen.decode::<ProduceRequest>().acks, -1);
+    }
+}
+
 fn values(broker: &Broker, topic: &str) -> Vec<String> {
     let records = broker.all_records(topic);
     records.iter().map(|record| record.text()).collect()
@@ -113,7 +120,7 @@ fn k05_k13_every_passing_error_is_retried() {
     broker.create_topic("out", 1);
     let producer = producer(&broker);
     let codes = [
-        -1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 19, 56, 74, 75, 78, 89, 100, 103,
+        -1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 19, 20, 56, 74, 75, 78, 89, 100, 103,
     ];
     for code in codes {
         let hook = broker.on(ApiKey::Produce).times(1).error(code);
@@ -123,6 +130,7 @@ fn k05_k13_every_passing_error_is_retried() {
     }
     let expected: Vec<_> = codes.iter().map(i16::to_string).collect();
     assert_eq!(values(&broker, "out"), expected);
+    waits_for_all_replicas(&broker);
     assert_eq!(producer.stats().produce_retries.get(), codes.len() as u64);
     assert_eq!(producer.stats().producer_resets.get(), 0);
 }
@@ -551,6 +559,7 @@ fn k23_throttling_is_kept() {
     send(&producer, record("out", "b")).unwrap();
     let requests = broker.requests_of(ApiKey::Produce);
     assert!(requests[1].at - requests[0].at >= pause);
+    assert_eq!(broker.hasty(), []);
 }
 
 #[test]

@@ -643,6 +643,12 @@ impl Broker {
         HookBuilder::new(self, id, api)
     }
 
+    /// What was throttled and followed by a request within the pause, on the same connection. For
+    /// clients that have one request at a time under way on it: another one may have left before.
+    pub fn hasty(&self) -> Vec<ApiKey> {
+        self.shared.lock().hasty.clone()
+    }
+
     /// Removes all hooks.
     pub fn clear_hooks(&self) {
         self.shared.update(|state| state.hooks.clear());

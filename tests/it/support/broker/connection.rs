@@ -345,11 +345,36 @@ fn run<Q: Api>(
         Q::set_throttle(&mut response, time.as_millis() as i32);
     }
     let fault = call.plan.fault.as_ref().map(|(fault, _)| fault);
+    // The client's pause begins when it has read the answer, so it ends after ours.
+    let answered = Instant::now();
     let next = respond(header, &call, version, &response, fault, stream)?;
     if let Some(time) = call.plan.throttle {
-        call.pause(time)?;
+        keep_quiet(
+            &call,
+            ApiKey::try_from(Q::KEY).unwrap(),
+            stream,
+            answered,
+            time,
+        )?;
     }
     Some(next)
+}
+
+/// Reads nothing until a throttle is over, and notes whether the client has sent something all
+/// the same.
+fn keep_quiet(
+    call: &Call<'_>,
+    api: ApiKey,
+    stream: &Wire,
+    since: Instant,
+    time: Duration,
+) -> Option<()> {
+    // Some time before the end: who does not wait has long sent something by then.
+    call.pause((time / 2).saturating_sub(since.elapsed()))?;
+    if stream.has_input() && since.elapsed() < time {
+        call.shared.update(|state| state.hasty.push(api));
+    }
+    call.pause(time.saturating_sub(since.elapsed()))
 }
 
 fn unhandled(fault: &Effect, stream: &mut Wire) -> Option<Next> {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::TopicName;
+use kafka_protocol::messages::{ApiKey, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use rustls::ServerConfig;
 use uuid::Uuid;
@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) seen: Vec<Seen>,
     /// Requests of those who had not said who they are, or whose session was over.
     pub(super) unwelcome: usize,
+    /// Throttled answers behind which the client did not wait.
+    pub(super) hasty: Vec<ApiKey>,
 }
 
 /// The state behind its lock.
@@ -87,6 +89,7 @@ impl Shared {
             hooks: Vec::new(),
             seen: Vec::new(),
             unwelcome: 0,
+            hasty: Vec::new(),
         };
         Self {
             state: Mutex::new(state),

@@ -23,6 +23,17 @@ impl Wire {
         }
     }
 
+    /// Whether bytes have come that nobody has read yet.
+    pub(super) fn has_input(&self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(socket, &mut [0_u8; 1], flags).is_ok_and(|(_, length)| length > 0)
+    }
+
     /// Ends it, whatever the peer thinks of that.
     pub(super) fn close(&mut self) {
         let socket = match self {
