@@ -87,6 +87,14 @@ impl Scene {
         ours.count()
     }
 
+    /// Waits for two of the intervals after which a worker commits, by its heartbeats: what could
+    /// be committed by now is.
+    fn let_commits_come(&self) {
+        let beats = self.broker.count(ApiKey::Heartbeat);
+        self.broker
+            .wait("heartbeats", |b| b.count(ApiKey::Heartbeat) >= beats + 5);
+    }
+
     /// Kills the worker, and the broker takes note.
     fn kill(self) -> Dead {
         let Self {
@@ -190,6 +198,7 @@ fn p05_killed_after_fetch_before_the_download() {
     first(&scene, "/held", Reply::nothing().then_stall());
     scene.announce("/held");
     until("the request", || scene.stage.server.requests("/held") == 1);
+    scene.let_commits_come();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64);
     dead.rises();
@@ -205,6 +214,7 @@ fn p05_killed_in_the_middle_of_a_download() {
     first(&scene, "/half", half);
     scene.announce("/half");
     until("half a body on the disk", || scene.unnamed_files() == 1);
+    scene.let_commits_come();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64);
     dead.rises();
@@ -217,6 +227,7 @@ fn p05_killed_after_the_download() {
     scene.announce("/endless");
     // All of them, the endless one too.
     scene.wait_metric("ccx_downloaded_total_count", RECORDS as f64);
+    scene.let_commits_come();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64);
     dead.rises();
@@ -231,6 +242,7 @@ fn p05_killed_in_extraction() {
     scene.wait_metric(others, (RECORDS - 1) as f64);
     // Its body, and the documents that are extracted of it.
     until("documents on the disk", || scene.unnamed_files() == 2);
+    scene.let_commits_come();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64);
     assert_eq!(dead.published.published.len(), RECORDS - 1);
@@ -246,6 +258,7 @@ fn p05_killed_after_the_rules_before_the_result_is_written() {
     let held = held.always().silence();
     scene.announce("/archive");
     held.wait_used(1);
+    scene.let_commits_come();
     held.remove();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64);
@@ -264,6 +277,7 @@ fn p05_killed_after_the_result_is_written_before_its_acknowledgement() {
     broker.wait("a result", |b| {
         b.all_records(&scene.stage.outgoing).len() > SETTLED
     });
+    scene.let_commits_come();
     held.remove();
     let dead = scene.kill();
     assert_eq!(dead.committed, SETTLED as i64, "nothing is acknowledged");
