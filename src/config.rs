@@ -645,15 +645,10 @@ fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str)
         &["downloader.max_archive_size", "worker.max_in_flight_bytes"],
         "max_archive_size may be at most max_in_flight_bytes, or a large archive would wait for ever",
     );
-    if let Some(path) = &downloader.ca_file {
-        let found = std::fs::File::open(path).and_then(|file| file.metadata());
-        let why = match found {
-            Ok(facts) if facts.is_file() => None,
-            Ok(_) => Some("is no file".to_owned()),
-            Err(error) => Some(format!("cannot be read: {error}")),
-        };
-        let message = format!("{} {}", path.display(), why.as_deref().unwrap_or_default());
-        reader.require(why.is_none(), &["downloader.ca_file"], message);
+    if let Some(path) = &downloader.ca_file
+        && let Err(error) = tls::client(Some(path), None)
+    {
+        reader.require(false, &["downloader.ca_file"], chain(&error));
     }
     reader.require(
         engine.max_document_size <= engine.unpacked_archive_size_limit,

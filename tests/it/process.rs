@@ -374,6 +374,39 @@ fn p17_a_log_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
+fn p20_without_a_store_the_compiled_in_roots_are_trusted_and_a_file_is_never_replaced() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let bare = || {
+        let program = stage.program("");
+        let program = program.env("SSL_CERT_FILE", "/nowhere/ca.pem");
+        program.env("SSL_CERT_DIR", "/nowhere")
+    };
+    let worker = bare().start();
+    let line = worker.line("certificate authorities from the compiled-in list");
+    assert!(!line.contains("trust 0 "), "{line}");
+    worker.line("assigned: ");
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+
+    // What `run` would refuse, `check` finds.
+    for text in [None, Some(""), Some("no certificate\n")] {
+        for command in ["check", "run"] {
+            let mut program = Program::new([command])
+                .config(&stage.config(""))
+                .env("CCX_DATA_PIPELINE__DOWNLOADER__CA_FILE", "ca.pem");
+            if let Some(text) = text {
+                program = program.file("ca.pem", text.as_bytes());
+            }
+            let finished = program.finish();
+            assert_eq!(finished.code(), 78, "{command} {text:?}");
+            let said = &finished.stderr;
+            assert!(said.contains("downloader.ca_file: ca.pem "), "{said}");
+        }
+    }
+}
+
+#[test]
 fn p21_a_broker_that_is_away_makes_the_worker_unready_and_not_dead() {
     let broker = Broker::start();
     let [stage, another] = [(); 2].map(|()| stage(&broker, 1));
