@@ -151,6 +151,15 @@ impl Archive {
         Archive::index(files, DOCUMENT_SIZE, None)
     }
 
+    /// An archive with one document that cannot be read back, for tests of what that costs.
+    #[cfg(test)]
+    pub(crate) fn unreadable(path: &str) -> Archive {
+        let writer = files::Writer::new(std::path::Path::new("/nowhere"));
+        let nothing = Arc::new(writer.finish(0, |_| true).expect("nothing to write"));
+        let content = Content::Extracted(nothing, path.into());
+        Archive::index(vec![(path.to_owned(), content)], DOCUMENT_SIZE, None)
+    }
+
     fn index(
         contents: Vec<(String, Content)>,
         document_size: u64,
@@ -404,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_counts_as_absence_and_never_ends_the_process() {
+    fn a28_a29_damage_counts_as_absence_and_never_ends_the_process() {
         let deep = "[".repeat(100_000);
         let hidden = format!("{{\"status\": {{\"x\": {deep}");
         let large = format!("{VERSION}{}", " ".repeat(16 * 1024 * 1024));

@@ -358,6 +358,15 @@ mod tests {
         },
         ..QUIET
     };
+    static READS: Rule = Rule {
+        component: "a.rules.reads.report",
+        requires: Requires {
+            all: &[Model::ClusterVersion],
+            any: &[],
+            optional: &[],
+        },
+        ..QUIET
+    };
     static STATIC_QUIET: Rule = QUIET;
 
     fn evaluate_all(rules: Vec<&'static Rule>, passes: bool, archive: &Archive) -> Evaluation {
@@ -432,6 +441,18 @@ mod tests {
             evaluate(&rules, &archive, OffsetDateTime::UNIX_EPOCH, &interrupted).unwrap_err();
         assert_eq!(stopped.reason(), Some(Reason::Timeout));
         assert_eq!(asked.get(), 3);
+    }
+
+    #[test]
+    fn p08_a_document_that_cannot_be_read_back_is_no_damage() {
+        let rules = vec![&STATIC_QUIET, &READS];
+        let rules = RuleSet::of(rules, Profile::External, true, Settings::default());
+        let archive = Archive::unreadable("config/version.json");
+        let time = OffsetDateTime::UNIX_EPOCH;
+        let stopped = evaluate(&rules, &archive, time, &|| None).unwrap_err();
+        assert!(stopped.is_host_fault(), "{stopped:?}");
+        assert_eq!(stopped.reason(), None, "it says nothing of the archive");
+        assert_eq!(archive.damaged(), 0);
     }
 
     fn names(options: &RuleOptions) -> Vec<&'static str> {

@@ -50,6 +50,7 @@ fn files_of_rules() -> Vec<String> {
 
 #[test]
 fn a28_a_broken_document_counts_as_absent_and_the_others_are_read() {
+    const MANY: usize = 30;
     let broker = Broker::start();
     let stage = stage(&broker);
     let version = json!({"status": {"desired": {"version": "4.14.3"},
@@ -60,13 +61,17 @@ fn a28_a_broken_document_counts_as_absent_and_the_others_are_read() {
         .file("config/version.json", version.to_string());
     let broken = whole.clone().file("config/node/a.json", node);
     let not_json = whole.clone().file("config/node/a.json", "<html>no</html>");
+    let many = (0..MANY).fold(whole.clone(), |tar, n| {
+        tar.file(format!("config/node/n{n}.json"), node)
+    });
     stage.server.serve("/whole", whole.gzip());
     stage.server.serve("/cut", broken.gzip());
     stage.server.serve("/html", not_json.gzip());
-    let paths = ["/whole", "/cut", "/html"];
+    stage.server.serve("/many", many.gzip());
+    let paths = ["/whole", "/cut", "/html", "/many"];
     broker.append(&stage.incoming, 0, paths.map(|p| stage.record(p, p)));
     let worker = stage.worker("");
-    settled(&broker, &stage, 3);
+    settled(&broker, &stage, 4);
     assert_eq!(broker.all_records(&stage.dead_letters).len(), 0);
 
     let report = |id: &str| {
@@ -87,13 +92,15 @@ fn a28_a_broken_document_counts_as_absent_and_the_others_are_read() {
     );
     assert_eq!(report("/cut"), absent);
     assert_eq!(report("/html"), absent);
+    assert_eq!(report("/many"), absent);
 
     let damaged = metric(&endpoint(&worker), "ccx_documents_damaged_total");
-    assert_eq!(damaged, Some(2.0));
+    assert_eq!(damaged, Some((2 + MANY) as f64));
     let finished = finish(worker);
     let lines = finished.stdout.lines();
     let lines = lines.filter(|line| line.contains("is damaged and counts as absent"));
-    assert_eq!(lines.count(), 2, "{}", finished.stdout);
+    // Twenty of one archive are named, all of them are counted.
+    assert_eq!(lines.count(), 2 + 20, "{}", finished.stdout);
 }
 
 /// Deep nesting in every document of every rule, in each of the forms that a parser could follow.
@@ -282,23 +289,56 @@ fn a14_long_and_deep_names_are_refused_or_read_and_never_more() {
     let broker = Broker::start();
     let stage = stage(&broker);
     let deep = "d/".repeat(10_000) + "x";
-    let long = "n".repeat(300);
     let longest = "l/".repeat(3000);
-    let with = |name: &str| Tar::new().file("config/id", CLUSTER).file(name, "x").gzip();
-    let paths = [("/deep", &deep), ("/long", &long), ("/longest", &longest)];
-    for (path, name) in paths {
-        stage.server.serve(path, with(name));
+    // Each of the first three is over one limit and within the others.
+    let refused = [
+        (
+            "/levels",
+            "d/".repeat(64) + "x",
+            "is over 64 directories deep",
+        ),
+        (
+            "/component",
+            "n".repeat(256),
+            "has a component over 255 bytes",
+        ),
+        (
+            "/bytes",
+            vec!["b".repeat(250); 20].join("/"),
+            "is over 4096 bytes",
+        ),
+        ("/deep", deep, "is over"),
+        ("/longest", longest, "is over"),
+    ];
+    let read = [
+        ("/as-deep-as-may-be", "d/".repeat(63) + "x"),
+        ("/as-long-as-may-be", vec!["b".repeat(255); 16].join("/")),
+    ];
+    let serve = |path: &str, name: &str| {
+        let tar = Tar::new().file("config/id", CLUSTER).file(name, "x");
+        stage.server.serve(path, tar.gzip());
+        broker.append(&stage.incoming, 0, [stage.record(path, path)]);
+    };
+    for (path, name, _) in &refused {
+        serve(path, name);
     }
-    broker.append(&stage.incoming, 0, paths.map(|(p, _)| stage.record(p, p)));
+    for (path, name) in &read {
+        serve(path, name);
+    }
     let worker = stage.worker("");
-    settled(&broker, &stage, 3);
+    settled(&broker, &stage, (refused.len() + read.len()) as i64);
     let letters = broker.all_records(&stage.dead_letters);
-    assert_eq!(letters.len(), 3);
-    for letter in letters {
+    let id = |letter| value(letter)["request_id"].as_str().unwrap().to_owned();
+    let told: BTreeMap<String, _> = letters.iter().map(|letter| (id(letter), letter)).collect();
+    assert_eq!(told.len(), refused.len());
+    for (path, _, why) in &refused {
+        let letter = told[*path];
         let reason = letter.header("ccx-dlq-reason");
-        assert_eq!(reason.as_deref(), Some("archive_unsafe"));
+        assert_eq!(reason.as_deref(), Some("archive_unsafe"), "{path}");
         let message = letter.header("ccx-dlq-message").unwrap();
+        assert!(message.contains(why), "{path}: {message}");
         assert!(message.len() <= 1024, "{message}");
     }
+    assert_eq!(broker.all_records(&stage.outgoing).len(), read.len());
     finish(worker);
 }
