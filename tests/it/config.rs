@@ -1,5 +1,10 @@
 //! Configuration as a user meets it: files, variables, `check`.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
 use crate::support::program::{Finished, Program};
 
 fn check(toml: &str, variables: &[(&str, &str)]) -> Finished {
@@ -33,29 +38,52 @@ fn p18_check_and_run_refuse_the_same_with_every_problem() {
                 [worker]\n\
                 max_crashes = 1\n\
                 threads = 9\n\
-                max_in_flight = 8\n";
-    let lines = |command: &str| {
-        let refused = Program::new([command])
+                max_in_flight = 8\n\
+                [consumer.security]\n\
+                protocol = 'SASL_PLAINTEXT'\n\
+                sasl_mechanism = 'PLAIN'\n\
+                username = 'me'\n\
+                password_file = 'not-there'\n";
+    let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+    broker.set_nonblocking(true).unwrap();
+    let address = broker.local_addr().unwrap().to_string();
+    let lines = |arguments: &[&str]| {
+        let refused = Program::new(arguments)
             .config(toml)
             .env("CCX_DATA_PIPELINE__LOGGING__FORMAT", "xml")
+            .env("CDP_BOOTSTRAP_SERVER", &address)
             .finish();
-        assert_eq!(refused.code(), 78, "{command}");
-        assert_eq!(refused.stdout, "", "{command}");
+        assert_eq!(refused.code(), 78, "{arguments:?}");
+        assert_eq!(refused.stdout, "", "{arguments:?}");
         refused.stderr
     };
-    let said = lines("check");
+    let said = lines(&["check"]);
     for words in [
-        "configuration: 5 problems",
+        "configuration: 6 problems",
         "config.toml:2: consumer.group_ids: unknown key; did you mean consumer.group_id?",
         "config.toml:3: consumer.session_timeout (or CCX_DATA_PIPELINE__CONSUMER__SESSION_TIMEOUT)",
         "config.toml:5: worker.max_crashes (or CCX_DATA_PIPELINE__WORKER__MAX_CRASHES)",
         "config.toml:7: worker.max_in_flight (or CCX_DATA_PIPELINE__WORKER__MAX_IN_FLIGHT)",
+        "config.toml:12: consumer.security.password_file",
+        "cannot read \"not-there\"",
         "variable CCX_DATA_PIPELINE__LOGGING__FORMAT: logging.format: \"xml\" is none of text, json",
     ] {
         assert!(said.contains(words), "no {words:?} in\n{said}");
     }
-    assert_eq!(lines("run"), said);
-    assert_eq!(lines("health"), said);
+    for arguments in [
+        &["run"][..],
+        &["health"],
+        &["redrive"],
+        &["check", "--connect"],
+        &["analyze", "--config", "config.toml", "archive.tar.gz"],
+    ] {
+        assert_eq!(lines(arguments), said, "{arguments:?}");
+    }
+    let asked = broker.accept().map(|(_, from)| from);
+    assert!(
+        asked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
+        "no network use"
+    );
 }
 
 #[test]
@@ -72,8 +100,47 @@ fn p19_no_secret_comes_out_whatever_happens_to_it() {
         )],
     );
     let not_toml = check("[consumer.security]\npassword = 'hunter2\n", &[]);
-    for (finished, code) in [(inside_urls, 0), (refused, 78), (not_toml, 78)] {
+    let not_text = check("[consumer.security]\npassword = ['hunter2']\n", &[]);
+    for (finished, code) in [
+        (inside_urls, 0),
+        (refused, 78),
+        (not_toml, 78),
+        (not_text, 78),
+    ] {
         assert_eq!(finished.code(), code, "{}", finished.stderr);
+        let all = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+/// The same where nothing is wrong with it, from each place that it can come from.
+#[test]
+fn p19_a_good_password_is_shown_as_stars() {
+    let login = "[consumer]\nbootstrap_servers = ['127.0.0.1:1']\n\
+                 [consumer.security]\nprotocol = 'SASL_PLAINTEXT'\nsasl_mechanism = 'PLAIN'\n\
+                 username = 'me'\n";
+    for source in ["password = 'hunter2'", "password_file = 'secret'", ""] {
+        let with = |command: &str| {
+            let variable = "CCX_DATA_PIPELINE__CONSUMER__SECURITY__PASSWORD";
+            let program = Program::new([command])
+                .config(&format!("{login}{source}\n"))
+                .file("secret", b"hunter2\n")
+                .env("CCX_DATA_PIPELINE__LOGGING__LEVEL", "trace");
+            match source {
+                "" => program.env(variable, "hunter2"),
+                _ => program,
+            }
+        };
+        let shown = with("check").finish();
+        assert_eq!(shown.code(), 0, "{}", shown.stderr);
+        let stars = "password = \"***\"";
+        assert!(shown.stdout.contains(stars), "{}", shown.stdout);
+        assert!(!shown.stdout.contains("hunter2"), "{}", shown.stdout);
+        let worker = with("run").start();
+        worker.line("started: version");
+        worker.signal(Signal::TERM);
+        let finished = worker.finish();
+        assert_eq!(finished.code(), 0, "{}", finished.stdout);
         let all = format!("{}{}", finished.stdout, finished.stderr);
         assert!(!all.contains("hunter2"), "{all}");
     }

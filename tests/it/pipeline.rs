@@ -319,6 +319,8 @@ fn m19_a_result_that_the_topic_refuses_for_its_size_is_a_dead_letter() {
         letter.header("ccx-dlq-reason").as_deref(),
         Some("report_too_large")
     );
+    broker.wait("the commit", |b| stage.committed(b) == 1);
+    assert_eq!(count(&broker, &stage.outgoing), 0);
 }
 
 #[test]
@@ -336,10 +338,15 @@ fn m20_a_dead_letter_that_is_too_large_becomes_a_stub() {
     let stub = broker.all_records(&stage.dead_letters).remove(0);
     assert_eq!(stub.header("ccx-dlq-stub").as_deref(), Some("true"));
     assert_eq!(stub.value, None);
+    let place = ["topic", "partition", "offset", "reason"];
+    let place = place.map(|name| stub.header(&format!("ccx-dlq-{name}")).unwrap());
+    assert_eq!(place, [&stage.incoming, "0", "0", "message_json"]);
     worker.line("a stub without its value");
     broker.wait("the commit", |b| {
         b.committed(&stage.group, &stage.incoming, 0) == Some(1)
     });
+    let lost = metric(&endpoint(&worker), "ccx_dead_letter_stubs_total");
+    assert_eq!(lost, Some(1.0));
 }
 
 #[test]
@@ -384,27 +391,26 @@ fn k21_a_dead_letter_topic_that_refuses_holds_its_partition_only() {
         .topic(&stage.dead_letters)
         .always()
         .error(ResponseError::NotEnoughReplicas.code());
-    broker.append(
-        &stage.incoming,
-        0,
-        [NewRecord::value("{\"request_id\":\"r-0\"}")],
-    );
+    let bad = NewRecord::value("{\"request_id\":\"r-0\"}");
+    broker.append(&stage.incoming, 0, [bad]);
+    let worker = stage.worker("");
+    let endpoint = endpoint(&worker);
+    broker.wait("its partition pauses", |_| {
+        metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    // What comes later waits in its partition, and is done in the other one.
+    broker.append(&stage.incoming, 0, stage.records(30..31));
     broker.append(&stage.incoming, 1, stage.records(1..30));
-    let _worker = stage.worker("");
     broker.wait("the other partition", |b| {
         b.committed(&stage.group, &stage.incoming, 1) == Some(29)
     });
-    assert!(
-        broker
-            .committed(&stage.group, &stage.incoming, 0)
-            .unwrap_or(0)
-            <= 0
-    );
+    assert_eq!(stage.committed(&broker), 29);
+    assert!(!stage.ledger(&broker).published.contains_key("r-30"));
     refusals.remove();
-    broker.wait("the dead letter", |b| {
-        b.committed(&stage.group, &stage.incoming, 0) == Some(1)
-    });
-    assert_eq!(count(&broker, &stage.dead_letters), 1);
+    broker.wait("the dead letter", |b| stage.committed(b) == 31);
+    let ledger = stage.ledger(&broker);
+    ledger.check(0..31, 0);
+    assert_eq!(ledger.buried.keys().collect::<Vec<_>>(), ["r-0"]);
 }
 
 #[test]
@@ -426,39 +432,53 @@ fn p03_a_drain_that_takes_too_long_leaves_the_record_uncommitted() {
             .unwrap_or(0)
             <= 0
     );
+    // In order: the drain itself keeps the limit, and there is time left to say good-bye.
+    let why = "1 records were not done within 2s";
+    assert!(finished.stdout.contains(why), "{}", finished.stdout);
+    assert!(broker.group(&stage.group).members.is_empty(), "it has left");
     let left = std::fs::read_dir(finished.dir.path().join("tmp")).unwrap();
     assert_eq!(left.count(), 0, "the work directory is gone");
 }
 
+/// Ten archives in work, and as many announced that nobody has begun.
 #[test]
 fn p02_a_busy_worker_finishes_what_it_has_and_leaves() {
+    const IN_WORK: usize = 10;
     let broker = Broker::start();
     let stage = stage(&broker, 3);
-    for partition in 0..3 {
-        let first = partition as usize * 100;
-        broker.append(
-            &stage.incoming,
-            partition,
-            stage.records(first..first + 100),
-        );
+    let gate = Gate::default();
+    let bodies = [
+        ("/good", archive()),
+        ("/bad", b"<html>log in</html>".to_vec()),
+    ];
+    for (path, body) in bodies {
+        let held = Reply::ok(body).behind(&gate);
+        stage.server.script(path, [held]);
     }
-    let worker = stage.worker("");
-    broker.wait("some results", |b| count(b, &stage.outgoing) > 20);
+    for partition in 0..3 {
+        let records = (0..100).map(|id| {
+            let path = if id % 2 == 0 { "/good" } else { "/bad" };
+            stage.record(&format!("r-{partition}-{id}"), path)
+        });
+        broker.append(&stage.incoming, partition, records);
+    }
+    let slots = format!("[worker]\nthreads = {IN_WORK}\nmax_in_flight = {IN_WORK}\n");
+    let patient = [("downloader.response_timeout", "100s")];
+    let worker = stage.worker_with(&slots, &patient);
+    let begun = || stage.server.requests("/good") + stage.server.requests("/bad");
+    broker.wait("ten archives in work", |_| begun() == IN_WORK);
     worker.signal(Signal::TERM);
+    worker.line("drains 10 records in flight");
+    gate.open();
     let finished = worker.finish();
     assert_eq!(finished.code(), 0, "{}", finished.stdout);
-    let committed: i64 = (0..3)
-        .map(|p| {
-            broker
-                .committed(&stage.group, &stage.incoming, p)
-                .unwrap_or(0)
-        })
-        .sum();
-    assert_eq!(
-        committed as usize,
-        count(&broker, &stage.outgoing),
-        "what is published is committed"
-    );
+    assert_eq!(begun(), IN_WORK, "nothing more is begun");
+    let ledger = stage.ledger(&broker);
+    let (published, buried) = (ledger.published.len(), ledger.buried.len());
+    assert!(published > 0 && buried > 0, "{ledger:?}");
+    assert_eq!(published + buried, IN_WORK, "what was begun is done");
+    assert_eq!(ledger.duplicates(), 0);
+    assert_eq!(stage.committed(&broker), IN_WORK, "and committed");
     assert!(broker.group(&stage.group).members.is_empty(), "it has left");
 }
 
@@ -480,6 +500,27 @@ fn p15_a_metrics_address_in_use_ends_with_78() {
         "{}",
         finished.stdout
     );
+}
+
+#[test]
+fn p15_without_the_endpoint_a_taken_address_does_not_matter() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    broker.append(&stage.incoming, 0, stage.records(0..3));
+    let config = stage
+        .config("")
+        .replace("port = 0", &format!("port = {port}\nenabled = false"));
+    let worker = crate::support::program::Program::new(["run"])
+        .config(&config)
+        .start();
+    broker.wait("all settled", |b| stage.committed(b) == 3);
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stdout);
+    let said = finished.stdout.contains("metrics and health on");
+    assert!(!said, "{}", finished.stdout);
 }
 
 #[test]

@@ -74,6 +74,33 @@ fn p01_an_idle_worker_leaves_and_ends_at_once() {
     assert!(broker.group(&stage.group).members.is_empty());
 }
 
+/// The poll thread hangs where none of its limits reaches: in a lookup, whose `hosts` is a pipe
+/// that nobody ever opens to write to.
+#[test]
+fn p03_a_loop_that_hangs_does_not_outlast_the_limit() {
+    let script = "mkfifo \"$TMPDIR/hosts\"\nmount --bind \"$TMPDIR/hosts\" /etc/hosts";
+    let Some(program) = Program::with_mounts(script, ["run"]) else {
+        return;
+    };
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let servers = format!("bootstrap_servers = [\"{}\"]", stage.bootstrap);
+    let by_name = servers.replace("127.0.0.1", "localhost");
+    let config = stage
+        .config("[worker]\nshutdown_timeout = \"2s\"\n")
+        .replace(&servers, &by_name)
+        .replace("[publisher]", &format!("[publisher]\n{servers}"))
+        .replace(&stage.dead_letters, "");
+    let worker = program.config(&config).start();
+    let endpoint = endpoint(&worker);
+    until("the loop is silent", || get(&endpoint, "/livez").0 == 503);
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 75, "{}", finished.stdout);
+    let why = "not drained within 2s; what is unfinished is uncommitted";
+    assert!(finished.stdout.contains(why), "{}", finished.stdout);
+}
+
 #[test]
 fn p04_a_second_signal_ends_a_drain_at_once() {
     for (first, second, code) in [
@@ -156,8 +183,15 @@ fn p08_a_full_disk_costs_time_and_no_record() {
     assert_eq!(get(&endpoint, "/livez").0, 200, "no reason to restart");
     let fault = "ccx_fault{kind=\"host\"}";
     until("the gauge", || metric(&endpoint, fault) == Some(1.0));
-    // Meanwhile nothing is taken on, and nothing is given up.
+    // Meanwhile nothing is taken on, and nothing is given up. By the next tries, a second apart
+    // and more, the loop has noticed, and would have had the time.
+    let tries = || stage.server.requests("/body");
+    let tried_again = |tried| until("it is tried again", || tries() > tried);
+    tried_again(tries());
     broker.append(&stage.incoming, 0, stage.records(2..10));
+    tried_again(tries());
+    tried_again(tries());
+    assert_eq!(broker.all_records(&stage.outgoing).len(), 0);
     assert_eq!(broker.all_records(&stage.dead_letters).len(), 0);
     assert_eq!(committed(&broker, &stage), 0);
 
@@ -371,6 +405,28 @@ fn p17_a_log_that_nobody_reads_holds_nothing_up() {
     assert_eq!(broker.all_records(&stage.dead_letters).len(), RECORDS + 10);
     worker.signal(Signal::TERM);
     assert_eq!(worker.finish().code(), 0);
+}
+
+/// The pipe is full and stays so: the last lines are waited for, but not for ever.
+#[test]
+fn p17_a_log_that_nobody_reads_does_not_hold_up_the_end() {
+    const RECORDS: usize = 200;
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let (read, write) = pipe();
+    let worker = Program::new(["run"])
+        .config(&stage.config("[logging]\nformat = \"json\"\n"))
+        .without_breaker()
+        .stdout(write)
+        .start();
+    let bad = NewRecord::value("{").header("traceparent", Some(&[1; 256]));
+    broker.append(&stage.incoming, 0, std::iter::repeat_n(bad, RECORDS));
+    until("all are committed", || {
+        committed(&broker, &stage) == RECORDS as i64
+    });
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+    drop(read);
 }
 
 #[test]
