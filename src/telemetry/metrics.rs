@@ -472,5 +472,15 @@ mod tests {
         assert!(text.contains("{version=\"other\"} 968"));
         assert!(text.contains("{version=\"1.0.0\"} 2"));
         assert!(text.contains("{version=\"None\"} 1"));
+        let metrics = self::metrics();
+        for length in [64, 65] {
+            metrics.count_remote_configuration(Some(&"9".repeat(length)));
+        }
+        let text = metrics.render();
+        assert!(text.contains(&format!("{{version=\"{}\"}} 1", "9".repeat(64))));
+        assert!(
+            text.contains("{version=\"other\"} 1"),
+            "too long for a label"
+        );
     }
 }

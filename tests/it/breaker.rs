@@ -83,6 +83,32 @@ fn m17_a_run_of_failures_opens_it_and_a_result_closes_it() {
     assert_eq!(get(&endpoint, "/readyz").0, 200);
 }
 
+/// Every second one fails, so never two in a row.
+#[test]
+fn m17_a_share_of_failures_opens_it() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let record = |id: usize| match id % 2 {
+        0 => stage.record(&format!("r-{id}"), "/archive"),
+        _ => NewRecord::value(format!("{{\"request_id\":\"r-{id}\"}}")),
+    };
+    broker.append(&stage.incoming, 0, (0..49).map(record));
+    let config = stage.config("").replace(
+        "[dead_letter_queue]",
+        "[dead_letter_queue]\nmax_ratio = 0.4\nmax_consecutive = \"off\"",
+    );
+    let worker = Program::new(["run"]).config(&config).start();
+    broker.wait("fewer than count", |b| committed(b, &stage, 0) == 49);
+    let endpoint = endpoint(&worker);
+    assert_eq!(get(&endpoint, "/readyz").0, 200);
+    broker.append(&stage.incoming, 0, [record(49)]);
+    let opened = worker.line("the next ones wait");
+    let why = "25 of the last 50 records failed: 25 message_schema";
+    assert!(opened.contains(why), "{opened}");
+    let (status, cause) = get(&endpoint, "/readyz");
+    assert!(status == 503 && cause.contains(why), "{status} {cause}");
+}
+
 #[test]
 fn m17_held_records_end_with_the_worker_and_come_again() {
     let broker = Broker::start();
