@@ -479,6 +479,13 @@ mod tests {
         assert_eq!(crashes.admit(&p, 9, false), Admission::Work);
         assert!(!crashes.suspects(&p));
         assert_eq!(crashes.mark(&p, &lease, 9), (None, true));
+
+        // Or was gone before: the offset was set behind it.
+        for metadata in ["crashes=1;offset=5", "crashes=3;offset=5"] {
+            let again = Lease::new();
+            assert_eq!(crashes.begin(&p, &again, 9, Some(metadata)), None);
+            assert!(!crashes.suspects(&p), "{metadata}");
+        }
     }
 
     proptest! {

@@ -1,6 +1,8 @@
 //! A record that ends the process again and again is found by what stands in the metadata of
 //! committed offsets, and becomes a dead letter. A crash is a SIGKILL while it is in work.
 
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::ApiKey;
 use rustix::process::Signal;
 
 use crate::support::archive_server::Reply;
@@ -104,6 +106,33 @@ fn p05_a_record_in_work_at_three_crashes_is_a_dead_letter() {
     assert_eq!(ledger.lost(0..20), Vec::<String>::new());
     // What was done and not committed at each of the crashes.
     assert!(ledger.duplicates() <= 3 * 20, "{}", ledger.duplicates());
+}
+
+/// Without a mark that stands, a crash would not be known as one more.
+#[test]
+fn p05_a_suspect_is_not_begun_before_its_mark_stands() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    stage.server.serve("/bomb", archive());
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+    // As many as may have been in work at that crash, so that nothing is held against the rest.
+    broker.append(&stage.incoming, 0, stage.records(1..IN_FLIGHT));
+    broker.append(&stage.incoming, 1, stage.records(IN_FLIGHT..IN_FLIGHT + 5));
+    let mark = "crashes=1;offset=0";
+    broker.set_committed_with(&stage.group, &stage.incoming, 0, 0, mark);
+    let refused = broker.on(ApiKey::OffsetCommit).always();
+    let refused = refused.error(ResponseError::CoordinatorLoadInProgress.code());
+    let _worker = worker(&stage);
+    // Nobody else waits for it.
+    broker.wait("the others", |b| b.all_records(&stage.outgoing).len() == 5);
+    let tried = refused.used();
+    broker.wait("tried again", |_| refused.used() >= tried + 3);
+    assert_eq!(stage.server.requests("/bomb"), 0);
+    refused.remove();
+    wait_for_all(&broker, &stage, &[IN_FLIGHT as i64, 5]);
+    assert_eq!(stage.server.requests("/bomb"), 1);
+    assert_eq!(letters(&broker, &stage), []);
+    assert_eq!(ledger(&broker, &stage).duplicates(), 0);
 }
 
 #[test]
