@@ -32,6 +32,7 @@ pub mod ingress;
 pub mod kafka;
 pub mod logging;
 pub mod offsets;
+pub mod outage;
 pub mod output;
 pub mod pipeline;
 pub mod report;

@@ -215,6 +215,19 @@ pub(super) fn decode_assignment(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
     Some(partitions.into_iter().collect())
 }
 
+/// The part of an assignment that is of one topic, and what is of others: a leader gone wrong may
+/// deal out what a member does not subscribe to. Bytes that are no assignment stay as they are.
+pub(super) fn only(assignment: &Bytes, topic: &str) -> (Bytes, Vec<String>) {
+    let Some(partitions) = decode_assignment(assignment) else {
+        return (assignment.clone(), Vec::new());
+    };
+    let (ours, strange): (Vec<_>, Vec<_>) = partitions
+        .into_iter()
+        .partition(|partition| *partition.topic == *topic && partition.partition >= 0);
+    let strange = strange.iter().map(ToString::to_string).collect();
+    (encode_assignment(&ours), strange)
+}
+
 /// Later versions append fields, so the number itself decides nothing but plausibility.
 fn version(input: &mut &[u8]) -> Option<i16> {
     input.try_get_i16().ok().filter(|version| *version >= 0)
@@ -362,6 +375,21 @@ mod tests {
         assert_eq!(decode_assignment(b"\0\0\x7f\xff\xff\xff"), None);
         assert_eq!(decode_subscription(b"\0\0\x7f\xff\xff\xff\0\x01"), None);
         assert_eq!(decode_subscription(b"\0\0\0\0\0\x01\0\x01\xff"), None);
+    }
+
+    #[test]
+    fn what_nobody_subscribed_to_is_told_apart() {
+        let dealt = ["in-0", "other-3", "in-2"].map(|name| {
+            let (topic, number) = name.split_once('-').unwrap();
+            TopicPartition::new(topic, number.parse().unwrap())
+        });
+        let (ours, strange) = only(&encode_assignment(&dealt), "in");
+        let kept = decode_assignment(&ours).unwrap();
+        assert_eq!(kept, [dealt[0].clone(), dealt[2].clone()]);
+        assert_eq!(strange, ["other-3"]);
+        assert_eq!(only(&Bytes::new(), "in").1, Vec::<String>::new());
+        let damaged = Bytes::from_static(b"\0");
+        assert_eq!(only(&damaged, "in").0, damaged);
     }
 
     fn groups() -> impl proptest::strategy::Strategy<Value = (Vec<(bool, u8)>, Vec<i32>)> {

@@ -32,6 +32,7 @@ use super::stats::Stats;
 use super::versions::Api;
 use crate::backoff::Backoff;
 use crate::error::chain;
+use crate::outage::Outage;
 
 /// Time for an answer that the broker gives from memory.
 const CONTROL: Duration = Duration::from_secs(10);
@@ -90,8 +91,9 @@ struct Topic {
 
 impl Topic {
     /// Whether another look is worth while.
-    fn is_incomplete(&self) -> bool {
-        self.leaders.is_empty() || self.leaders.values().any(Option::is_none)
+    fn is_incomplete(&self, brokers: &BTreeMap<i32, Arc<str>>) -> bool {
+        let is_led = |leader: &Option<i32>| leader.is_some_and(|node| brokers.contains_key(&node));
+        self.leaders.is_empty() || !self.leaders.values().all(is_led)
     }
 }
 
@@ -100,7 +102,7 @@ impl Topic {
 struct Reach {
     backoff: Backoff,
     retry_at: Option<Instant>,
-    lost: Option<Instant>,
+    outage: Outage,
     attempts: u32,
     opened: Option<Instant>,
     last: Arc<str>,
@@ -113,7 +115,7 @@ impl Reach {
         Self {
             backoff: Self::quick(),
             retry_at: None,
-            lost: None,
+            outage: Outage::default(),
             attempts: 0,
             opened: None,
             last: Arc::from(""),
@@ -161,29 +163,38 @@ impl Reach {
         }
         self.attempts = self.attempts.saturating_add(1);
         self.last = cause.into();
-        let pause = match self.lost {
-            None => {
-                self.lost = Some(Instant::now());
-                log::warn!(cluster, broker = address; "lost broker at {address}: {cause}");
-                self.backoff.next_pause()
-            }
-            Some(since) if since.elapsed() > LONG => {
-                Backoff::new(Duration::from_secs(10), Duration::from_secs(10), 20).next_pause()
-            }
-            Some(_) => self.backoff.next_pause(),
+        let now = Instant::now();
+        if self.outage.goes_on(now) {
+            log::warn!(cluster, broker = address; "lost broker at {address}: {cause}");
+        } else {
+            log::debug!(cluster, broker = address; "broker at {address}: {cause}");
+        }
+        let is_long = self.outage.since().is_some_and(|at| at.elapsed() > LONG);
+        let pause = if is_long {
+            Backoff::new(Duration::from_secs(10), Duration::from_secs(10), 20).next_pause()
+        } else {
+            self.backoff.next_pause()
         };
-        self.retry_at = Some(Instant::now() + pause);
+        self.retry_at = Some(now + pause);
     }
 
     fn opened(&mut self, cluster: &str, address: &str, stats: &Stats) {
         self.retry_at = None;
         self.refusals = 0;
-        self.opened = Some(Instant::now());
-        if let Some(since) = self.lost.take() {
+        let now = Instant::now();
+        self.opened = Some(now);
+        if let Some(over) = self.outage.over(now) {
             stats.reconnects.increment();
-            log::info!(
+            // It may be there and of no use: what was not told as lost is not told as back.
+            let level = if over.told {
+                log::Level::Info
+            } else {
+                log::Level::Debug
+            };
+            log::log!(
+                level,
                 cluster, broker = address, attempts = self.attempts;
-                "broker at {address} is back after {:.1} s", since.elapsed().as_secs_f64()
+                "broker at {address} is back after {:.1} s", over.lasted.as_secs_f64()
             );
         }
         self.attempts = 0;
@@ -209,6 +220,8 @@ pub(super) struct Cluster {
     not_before: Option<Instant>,
     pacing: Backoff,
     problem: Option<Arc<str>>,
+    /// What the log knows of the problem.
+    outage: Outage,
 }
 
 impl Cluster {
@@ -241,6 +254,7 @@ impl Cluster {
             not_before: None,
             pacing: Backoff::new(REFRESH_PAUSE, MAX_REFRESH_PAUSE, 20),
             problem: None,
+            outage: Outage::default(),
         }
     }
 
@@ -297,7 +311,8 @@ impl Cluster {
         let old = self
             .refreshed
             .is_none_or(|at| at.elapsed() >= self.options.metadata_max_age);
-        if old || self.expired || self.topics.values().any(Topic::is_incomplete) {
+        let incomplete = |topic: &Topic| topic.is_incomplete(&self.brokers);
+        if old || self.expired || self.topics.values().any(incomplete) {
             self.refresh()?;
             return Ok(true);
         }
@@ -354,13 +369,13 @@ impl Cluster {
         }
     }
 
-    /// The broker that leads a partition; `None` while it has no leader or is not known.
+    /// The broker that leads a partition; `None` while it has no leader, or none that is listed,
+    /// or is not known.
     pub(super) fn leader(&self, partition: &TopicPartition) -> Option<i32> {
-        *self
-            .topics
-            .get(&partition.topic)?
-            .leaders
+        let leaders = &self.topics.get(&partition.topic)?.leaders;
+        leaders
             .get(&partition.partition)?
+            .filter(|node| self.brokers.contains_key(node))
     }
 
     /// Brokers and their `HOST:PORT`.
@@ -542,7 +557,7 @@ impl Cluster {
                 match exchange(&mut connection, request, &check) {
                     Ok(response) => {
                         self.control = Some(connection);
-                        self.problem = None;
+                        self.answers();
                         return Ok(response);
                     }
                     // Nothing wrong with the broker, and another one would say the same.
@@ -572,7 +587,7 @@ impl Cluster {
         // come last, and last of all the one that was tried last.
         candidates.sort_by_key(|address| {
             let reach = self.reach.get(address);
-            reach.map(|reach| (reach.lost.is_some(), reach.retry_at))
+            reach.map(|reach| (reach.outage.since().is_some(), reach.retry_at))
         });
         let mut left_out = Vec::new();
         for address in candidates {
@@ -586,7 +601,7 @@ impl Cluster {
                 Ok(mut connection) => match exchange(&mut connection, request, &check) {
                     Ok(response) => {
                         self.control = Some(connection);
-                        self.problem = None;
+                        self.answers();
                         return Ok(response);
                     }
                     Err(error) => {
@@ -612,7 +627,7 @@ impl Cluster {
         let mut untried = false;
         for address in &left_out {
             let reach = self.reach.get(address);
-            untried |= reach.is_none_or(|reach| reach.lost.is_none());
+            untried |= reach.is_none_or(|reach| reach.outage.since().is_none());
             let at = reach.and_then(|reach| reach.retry_at);
             let left = at.map_or(Duration::ZERO, |at| {
                 at.saturating_duration_since(Instant::now())
@@ -635,7 +650,7 @@ impl Cluster {
         };
         // Not said before each of them has had its turn.
         if !untried {
-            if self.problem.is_none() {
+            if self.outage.goes_on(Instant::now()) {
                 log::warn!(cluster = self.options.name; "no broker of the cluster answers: {last}");
             }
             self.problem = Some(last.clone());
@@ -644,6 +659,11 @@ impl Cluster {
             left: soonest.unwrap_or(REFRESH_PAUSE),
             last,
         })
+    }
+
+    fn answers(&mut self) {
+        self.problem = None;
+        self.outage.over(Instant::now());
     }
 
     fn failed(&mut self, address: Arc<str>, error: &Error) {

@@ -261,7 +261,7 @@ impl Connection {
         };
         let limit = match A::KEY {
             1 => MAX_FETCH_FRAME,
-            3 | 11 | 14 => MAX_LIST_FRAME,
+            3 | 9 | 11 | 14 => MAX_LIST_FRAME,
             _ => MAX_FRAME,
         };
         let frame = self.read_frame(A::NAME, limit, read_timeout)?;
@@ -274,6 +274,15 @@ impl Connection {
             }
             Err(found) => Err(self.malformed(A::NAME, found)),
         }
+    }
+
+    /// Ends it because the answer to its oldest question has not begun after so long.
+    pub(super) fn give_up<A: Api>(&mut self, after: Duration) -> Error {
+        self.die(Error::Timeout {
+            address: self.address.clone(),
+            api: A::NAME,
+            after: Duration::from_secs(after.as_secs()),
+        })
     }
 
     /// Whether the broker has closed the connection, or sent what nobody asked for, while it was

@@ -27,7 +27,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::assignor::{self, Strategy};
 use super::cluster::{self, Cluster, TopicState};
 use super::connection::Connection;
-use super::fetch::{Asked, Fetcher, Place, isolation, topic_name};
+use super::fetch::{Asked, Fetcher, Place, isolation, said, topic_name};
 use super::group::{
     Coordinator, Failure, Group, Identity, Joined, Notice, Phase, Shared, Step, Ticket, Timing,
 };
@@ -88,6 +88,8 @@ pub struct Consumer {
     /// Partitions that the topic had when we first saw it; later ones start at their beginning.
     known_at_start: Option<i32>,
     topic_missing: bool,
+    /// What the brokers say of the topic instead of what it is.
+    topic_trouble: Option<String>,
     metadata_seen: Option<Instant>,
     stats: Arc<Stats>,
 }
@@ -121,6 +123,7 @@ impl Consumer {
             assigned_of: None,
             known_at_start: None,
             topic_missing: false,
+            topic_trouble: None,
             metadata_seen: None,
             stats,
             topic,
@@ -356,7 +359,8 @@ impl Consumer {
         } else if self.topic_missing {
             Some(format!("topic {} does not exist", self.topic))
         } else {
-            None
+            let found = self.topic_trouble.as_ref();
+            found.map(|found| format!("topic {} is not available: {found}", self.topic))
         };
         MemberState {
             phase: group.phase(),
@@ -428,9 +432,12 @@ impl Consumer {
         }
         self.metadata_seen = seen;
         match self.cluster.topic(&self.topic) {
-            TopicState::Unknown => {}
+            TopicState::Unknown => self.note_topic("metadata does not tell of it".into()),
             TopicState::Known { partitions } => {
                 self.known_at_start.get_or_insert(partitions);
+                if self.topic_trouble.take().is_some() {
+                    log::info!("topic {} is available", self.topic);
+                }
                 if std::mem::take(&mut self.topic_missing) {
                     log::info!(
                         "topic {} is there now, with {partitions} partitions",
@@ -453,9 +460,7 @@ impl Consumer {
                     log::warn!("topic {} does not exist, waiting for it", self.topic);
                 }
             }
-            TopicState::Refused(code) => {
-                log::debug!("metadata of topic {}: {code}", self.topic);
-            }
+            TopicState::Refused(code) => self.note_topic(said(code)),
         }
         let mut group = self.shared.lock();
         if group.phase() == Phase::Stable {
@@ -480,6 +485,17 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    /// The topic may be there or not; only a change is worth a line.
+    fn note_topic(&mut self, found: String) {
+        if self.topic_trouble.as_ref() != Some(&found) {
+            log::warn!(
+                "topic {} is not available: {found}; waiting for it",
+                self.topic
+            );
+        }
+        self.topic_trouble = Some(found);
     }
 
     fn stop(&self, kind: FatalKind, message: String) -> Fatal {
@@ -606,7 +622,6 @@ impl Consumer {
         // their time-outs.
         let late =
             entering.sent.elapsed() > self.options.rebalance_timeout + Duration::from_secs(5);
-        let patience = if late { Duration::ZERO } else { ANSWER };
         let reachable = self.group_connection().and_then(|connection| {
             if connection.in_flight() > 0 {
                 Ok(connection)
@@ -624,15 +639,18 @@ impl Consumer {
         });
         let outcome = match reachable {
             Ok(connection) => {
-                if !late && !connection.ready(Duration::ZERO) {
-                    return false;
-                }
-                if entering.syncs {
-                    let answer = connection.receive::<SyncGroupRequest>(patience);
-                    answer.map(Entry::Synced)
-                } else {
-                    let answer = connection.receive::<JoinGroupRequest>(patience);
-                    answer.map(Entry::Joined)
+                let waited = entering.sent.elapsed();
+                let is_there = connection.ready(Duration::ZERO);
+                match (is_there, entering.syncs) {
+                    (true, true) => connection
+                        .receive::<SyncGroupRequest>(ANSWER)
+                        .map(Entry::Synced),
+                    (true, false) => connection
+                        .receive::<JoinGroupRequest>(ANSWER)
+                        .map(Entry::Joined),
+                    (false, _) if !late => return false,
+                    (false, true) => Err(connection.give_up::<SyncGroupRequest>(waited)),
+                    (false, false) => Err(connection.give_up::<JoinGroupRequest>(waited)),
                 }
             }
             Err(error) => Err(error),
@@ -644,8 +662,16 @@ impl Consumer {
             Ok(Entry::Synced(answer)) => match Code::try_from_code(answer.error_code) {
                 Some(code) => self.entry_failed(ticket, syncs, &Failure::Code(code)),
                 None => {
-                    let now = Instant::now();
-                    self.shared.lock().synced(ticket, &answer.assignment, now);
+                    let (ours, strange) = assignor::only(&answer.assignment, &self.topic);
+                    if !strange.is_empty() {
+                        log::warn!(
+                            "group {}: partitions of topics that we do not subscribe to are \
+                             left alone: {}",
+                            self.options.group_id,
+                            strange.join(" ")
+                        );
+                    }
+                    self.shared.lock().synced(ticket, &ours, Instant::now());
                     self.shared.wake();
                 }
             },
@@ -659,7 +685,7 @@ impl Consumer {
         let mut group = self.shared.lock();
         match Code::try_from_code(answer.error_code) {
             Some(Code::MemberIdRequired) if !member_id.is_empty() => {
-                group.member_id_required(ticket, member_id);
+                group.member_id_required(ticket, member_id, Instant::now());
             }
             Some(code) => group.join_failed(ticket, &Failure::Code(code), Instant::now()),
             None => {
@@ -736,11 +762,11 @@ impl Consumer {
 
     /// Leaves a group that does not come to an assignment.
     fn abandon(&mut self, member_id: &str) {
-        if self.entering.take().is_some()
+        if let Some(entering) = self.entering.take()
             && let Ok(connection) = self.group_connection()
         {
             // Ends the connection, and with it our JoinGroup at the broker.
-            let _ = connection.receive::<JoinGroupRequest>(Duration::ZERO);
+            connection.give_up::<JoinGroupRequest>(entering.sent.elapsed());
         }
         let coordinator = self.shared.lock().coordinator();
         if let Some(coordinator) = coordinator
@@ -862,12 +888,15 @@ impl Consumer {
                         let text = found.metadata.as_deref().unwrap_or_default();
                         self.fetcher.committed_with(asked, offset, text);
                     }
-                    self.fetcher.committed(asked, offset, added);
+                    self.fetcher.committed(asked, offset, added, now);
                 }
                 Some(Some(code)) => {
                     self.committed_refused(std::slice::from_ref(asked), code, now)?;
                 }
-                None => self.fetcher.not_now(asked, None, now),
+                None => {
+                    let what = Some("OffsetFetch leaves it out".into());
+                    self.fetcher.not_now(asked, what, now);
+                }
             }
         }
         Ok(())
@@ -880,7 +909,7 @@ impl Consumer {
         now: Instant,
     ) -> Result<(), Fatal> {
         for asked in asked {
-            self.fetcher.not_now(asked, Some(code), now);
+            self.fetcher.not_now(asked, Some(said(code)), now);
         }
         match code {
             Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed => {
@@ -961,14 +990,15 @@ impl Consumer {
             let both = end(&starts, OffsetReset::Earliest)
                 .and_then(|start| Ok((start, end(&lasts, OffsetReset::Latest)?)));
             match both {
-                Ok((start, last)) => self.fetcher.listed(entry, start, last, events),
+                Ok(both) => self.fetcher.listed(entry, both, Instant::now(), events),
                 Err(code @ Code::TopicAuthorizationFailed) => {
                     let message = format!("ListOffsets of {}: {code} (29)", entry.partition);
                     return Err(self.stop(FatalKind::NotAuthorised, message));
                 }
                 Err(code) => {
                     self.cluster.expire();
-                    self.fetcher.not_now(entry, Some(code), Instant::now());
+                    let what = Some(said(code));
+                    self.fetcher.not_now(entry, what, Instant::now());
                 }
             }
         }
@@ -1037,6 +1067,8 @@ impl Consumer {
     fn ask(&mut self) -> Result<(), Fatal> {
         let now = Instant::now();
         let cluster = &self.cluster;
+        self.fetcher
+            .note_leaders(|partition| cluster.leader(partition), now);
         let questions = self
             .fetcher
             .questions(|partition| cluster.leader(partition), now);
@@ -1082,11 +1114,15 @@ impl Consumer {
                 self.fetcher.unanswered(node, now);
                 continue;
             };
-            if !connection.ready(Duration::ZERO) && !late {
+            // What has come is taken however late: records may have been held back by ourselves.
+            let outcome = if connection.ready(Duration::ZERO) {
+                connection.receive::<FetchRequest>(ANSWER)
+            } else if late {
+                Err(connection.give_up::<FetchRequest>(since.elapsed()))
+            } else {
                 continue;
-            }
-            let patience = if late { Duration::ZERO } else { ANSWER };
-            match connection.receive::<FetchRequest>(patience) {
+            };
+            match outcome {
                 Ok(answer) => {
                     let aftermath = self.fetcher.answered(node, answer, now, events);
                     if aftermath.refresh {
@@ -1207,8 +1243,11 @@ impl Consumer {
             for partition in &topic.partitions {
                 let code = Code::try_from_code(partition.error_code);
                 match code {
-                    None => group.well(identity, sent),
-                    Some(code) => group.refused(identity, code, sent, Instant::now()),
+                    None => group.well(identity, sent, Instant::now()),
+                    Some(code) => {
+                        let api = OffsetCommitRequest::NAME;
+                        group.refused(identity, api, code, sent, Instant::now());
+                    }
                 }
                 codes.insert(
                     TopicPartition::new(name.clone(), partition.partition_index),

@@ -187,6 +187,14 @@ pub enum Error {
         /// Why the last one did not, with its causes.
         last: Arc<str>,
     },
+    /// The cluster says of a topic neither that it is there nor that it is not.
+    #[error("topic {topic} is not available: {found}")]
+    Topic {
+        /// Its name.
+        topic: Arc<str>,
+        /// What the cluster says instead.
+        found: String,
+    },
     /// A broker that metadata does not list.
     #[error("broker {node} is not listed in the metadata")]
     UnknownBroker {
@@ -202,6 +210,25 @@ fn offered(theirs: Option<(i16, i16)>) -> String {
     }
 }
 
+/// Whether what was refused with this may succeed later as it is.
+///
+/// Two that pass are not called retriable in the protocol: a fault that the broker has no word for,
+/// and one that old brokers give while they start.
+pub(super) fn passes(code: Code) -> bool {
+    code.is_retriable() || matches!(code, Code::UnknownServerError | Code::BrokerNotAvailable)
+}
+
+/// Whether metadata with this code says that nobody need wait for the topic: we may not see it, or
+/// no topic can have that name.
+pub(super) fn ends_a_topic(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidTopicException
+    )
+}
+
 impl Error {
     /// The code, where a broker refused the request with one.
     pub fn code(&self) -> Option<Code> {
@@ -209,6 +236,18 @@ impl Error {
             Error::Refused { code, .. } => Some(*code),
             _ => None,
         }
+    }
+
+    /// Whether a broker refuses us a topic, group or cluster.
+    pub fn is_authorisation(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                Code::TopicAuthorizationFailed
+                    | Code::GroupAuthorizationFailed
+                    | Code::ClusterAuthorizationFailed
+            )
+        )
     }
 
     /// So many refusals of our credentials in a row are no accident of a broker that has just
@@ -235,10 +274,11 @@ impl Error {
             | Error::Waiting { .. }
             | Error::Connecting { .. }
             | Error::NoBroker { .. }
+            | Error::Topic { .. }
             | Error::UnknownBroker { .. } => true,
             Error::Authentication { tries, .. } => *tries < Self::AUTHENTICATION_TRIES,
             Error::Version { .. } | Error::Feature { .. } | Error::Encode { .. } => false,
-            Error::Refused { code, .. } => code.is_retriable(),
+            Error::Refused { code, .. } => passes(*code),
         }
     }
 

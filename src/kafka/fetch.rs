@@ -22,6 +22,7 @@ use super::{
     Assigned, Code, Event, Fatal, FatalKind, Header, Lease, Record, SkipCause, TopicPartition,
 };
 use crate::backoff::Backoff;
+use crate::outage::Outage;
 
 /// Inflated bytes that are handed out of one answer; the rest of it is asked for again. What is
 /// asked for is bounded compressed, and a batch may inflate a thousandfold.
@@ -52,8 +53,12 @@ struct Position {
     high_watermark: Option<i64>,
     not_before: Option<Instant>,
     backoff: Backoff,
-    /// The code of a series of failures, which is logged once.
-    trouble: Option<Code>,
+    /// What is wrong in a series of failures.
+    trouble: Option<String>,
+    /// What the log knows of it.
+    outage: Outage,
+    /// What the log knows of its having no leader.
+    leaderless: Outage,
     /// The committed offset that it began at, with its metadata.
     committed: Option<(i64, Arc<str>)>,
 }
@@ -70,6 +75,8 @@ impl Position {
             not_before: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20),
             trouble: None,
+            outage: Outage::default(),
+            leaderless: Outage::default(),
             committed: None,
         }
     }
@@ -82,11 +89,37 @@ impl Position {
         self.not_before = Some(now + self.backoff.next_pause());
     }
 
-    fn well(&mut self) {
+    fn well(&mut self, partition: &TopicPartition, now: Instant) {
         self.not_before = None;
         self.backoff.reset();
         self.trouble = None;
+        if self.outage.over(now).is_some_and(|over| over.told) {
+            log::info!("{partition} is read again");
+        }
     }
+
+    /// Notes what is wrong; only its beginning and a change are worth a line.
+    fn note(&mut self, partition: &TopicPartition, what: String, now: Instant) {
+        let changes = self.trouble.as_ref().is_some_and(|before| *before != what);
+        if changes {
+            self.outage.over(now);
+        }
+        if self.outage.goes_on(now) {
+            log::warn!("{partition}: {what}, trying again");
+        } else {
+            log::debug!("{partition}: {what}");
+        }
+        self.trouble = Some(what);
+    }
+}
+
+/// What an answer said of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// Nothing new.
+    Nothing,
+    /// Something to act on, which was done.
+    Something,
 }
 
 /// A partition as one question named it.
@@ -219,14 +252,20 @@ impl Fetcher {
 
     /// The committed offset of a partition is known; without one it starts by the policy, or at
     /// its beginning when it was added to the topic while we watched.
-    pub(super) fn committed(&mut self, asked: &Asked, offset: Option<i64>, added: bool) {
+    pub(super) fn committed(
+        &mut self,
+        asked: &Asked,
+        offset: Option<i64>,
+        added: bool,
+        now: Instant,
+    ) {
         let reset = if added {
             OffsetReset::Earliest
         } else {
             self.reset
         };
         if let Some(position) = self.asked(asked) {
-            position.well();
+            position.well(&asked.partition, now);
             match offset {
                 Some(offset) => {
                     log::info!("{} continues at committed offset {offset}", asked.partition);
@@ -260,13 +299,18 @@ impl Fetcher {
     }
 
     /// The ends of a partition are known.
-    pub(super) fn listed(&mut self, asked: &Asked, start: i64, end: i64, events: &mut Vec<Event>) {
+    pub(super) fn listed(
+        &mut self,
+        asked: &Asked,
+        (start, end): (i64, i64),
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
         let policy = self.reset;
         let stats = self.stats.clone();
         let Some(position) = self.asked(asked) else {
             return;
         };
-        position.well();
         let from = match asked.place {
             Place::OutOfRange(from) => from,
             Place::Reset(reset) => {
@@ -279,6 +323,7 @@ impl Fetcher {
                     asked.partition
                 );
                 position.place = Place::At(at);
+                position.well(&asked.partition, now);
                 return;
             }
             Place::Committed | Place::At(_) => return,
@@ -303,10 +348,15 @@ impl Fetcher {
             );
             to
         } else {
-            // The broker has it after all: a replica that lagged behind.
+            // The broker has it after all: a replica that lagged behind, maybe for ever.
             position.place = Place::At(from);
+            let code = Code::OffsetOutOfRange;
+            let what = format!("{code} ({}) of an offset that is there", code.code());
+            position.note(&asked.partition, what, now);
+            position.back_off(now);
             return;
         };
+        position.well(&asked.partition, now);
         stats
             .skipped_out_of_range
             .add(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
@@ -321,10 +371,29 @@ impl Fetcher {
     }
 
     /// A question about a partition went wrong: later again.
-    pub(super) fn not_now(&mut self, asked: &Asked, code: Option<Code>, now: Instant) {
+    pub(super) fn not_now(&mut self, asked: &Asked, what: Option<String>, now: Instant) {
         if let Some(position) = self.asked(asked) {
-            trouble(&asked.partition, position, code);
+            if let Some(what) = what {
+                position.note(&asked.partition, what, now);
+            }
             position.back_off(now);
+        }
+    }
+
+    /// Says which partitions have nobody to be asked of, once that lasts.
+    pub(super) fn note_leaders(
+        &mut self,
+        leader: impl Fn(&TopicPartition) -> Option<i32>,
+        now: Instant,
+    ) {
+        for (partition, position) in &mut self.positions {
+            if leader(partition).is_some() {
+                if position.leaderless.over(now).is_some_and(|over| over.told) {
+                    log::info!("{partition} has a leader again");
+                }
+            } else if position.leaderless.lasts(now) {
+                log::warn!("{partition} has no leader, or does not exist: it is not read");
+            }
         }
     }
 
@@ -461,18 +530,44 @@ impl Fetcher {
             return aftermath;
         }
         let mut budget = self.max_inflated;
+        let mut silent: Vec<&Asked> = question.asked.iter().collect();
+        let mut idle: Vec<&Asked> = Vec::new();
         for topic in response.responses {
             for data in topic.partitions {
                 // Answers to what nobody asked are none.
-                let Some(asked) = question.asked.iter().find(|asked| {
+                let Some(at) = silent.iter().position(|asked| {
                     asked.partition.partition == data.partition_index
                         && *asked.partition.topic == *topic.topic.0
                 }) else {
                     continue;
                 };
-                match Code::try_from_code(data.error_code) {
-                    Some(code) => self.refused(asked, code, now, events, &mut aftermath),
+                let asked = silent.swap_remove(at);
+                let said = match Code::try_from_code(data.error_code) {
+                    Some(code) => {
+                        self.refused(asked, code, now, events, &mut aftermath);
+                        Said::Something
+                    }
                     None => self.read(asked, data, &mut budget, now, events),
+                };
+                if said == Said::Nothing {
+                    idle.push(asked);
+                }
+            }
+        }
+        for asked in &silent {
+            self.not_now(asked, Some("Fetch leaves it out".into()), now);
+        }
+        // A broker with no data holds the question for `max_wait`. One that does not must not be
+        // asked as fast as it answers.
+        let waited = now.saturating_duration_since(question.since);
+        let nothing = idle.len() + silent.len() == question.asked.len();
+        let hasty = nothing && waited < self.max_wait / 2;
+        for asked in idle {
+            if let Some(position) = self.asked(asked) {
+                if hasty {
+                    position.back_off(now);
+                } else {
+                    position.well(&asked.partition, now);
                 }
             }
         }
@@ -517,7 +612,7 @@ impl Fetcher {
                 ));
             }
             _ => {
-                trouble(&asked.partition, position, Some(code));
+                position.note(&asked.partition, said(code), now);
                 position.back_off(now);
                 aftermath.refresh = true;
             }
@@ -532,17 +627,19 @@ impl Fetcher {
         budget: &mut usize,
         now: Instant,
         events: &mut Vec<Event>,
-    ) {
+    ) -> Said {
         let read_committed = self.isolation == IsolationLevel::ReadCommitted;
-        let Place::At(from) = asked.place else { return };
+        let Place::At(from) = asked.place else {
+            return Said::Something;
+        };
         let Some(position) = self.asked(asked) else {
-            return;
+            return Said::Something;
         };
         if data.high_watermark >= 0 {
             position.high_watermark = Some(data.high_watermark);
         }
         if position.paused || position.halted {
-            return;
+            return Said::Something;
         }
         let lease = position.lease.clone();
         let mut aborted = Aborted::new(
@@ -587,7 +684,7 @@ impl Fetcher {
         }
         if next > from {
             position.place = Place::At(next);
-            position.well();
+            position.well(&asked.partition, now);
             events.push(Event::Fetched {
                 partition: asked.partition.clone(),
                 lease,
@@ -609,9 +706,10 @@ impl Fetcher {
                 }
             };
             self.broken(asked, next, to, &fault.to_string(), now, events);
-        } else if let Some(position) = self.asked(asked) {
-            position.well();
+        } else if next == from {
+            return Said::Nothing;
         }
+        Said::Something
     }
 
     /// A batch at `from` cannot be read: asked for once more, then passed over up to `to`, where
@@ -652,7 +750,7 @@ impl Fetcher {
                 .add(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
             position.place = Place::At(to);
             position.suspect = None;
-            position.well();
+            position.well(&asked.partition, now);
             events.push(Event::Skipped {
                 partition: asked.partition.clone(),
                 lease: asked.lease.clone(),
@@ -760,14 +858,9 @@ fn record(asked: &Asked, lease: &Lease, raw: RawRecord) -> Record {
     }
 }
 
-/// Notes what is wrong with a partition; only a change is worth a line.
-fn trouble(partition: &TopicPartition, position: &mut Position, code: Option<Code>) {
-    if let Some(code) = code
-        && position.trouble != Some(code)
-    {
-        log::warn!("{partition}: {code} ({}), trying again", code.code());
-        position.trouble = Some(code);
-    }
+/// A code as it is told.
+pub(super) fn said(code: Code) -> String {
+    format!("{code} ({})", code.code())
 }
 
 /// A topic's name as the codec wants it.

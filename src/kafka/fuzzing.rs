@@ -117,7 +117,7 @@ fn fetched(response: FetchResponse) {
         fetcher.assign(&assigned);
         let mut now = Instant::now();
         for asked in fetcher.unplaced(now) {
-            fetcher.committed(&asked, Some(10), false);
+            fetcher.committed(&asked, Some(10), false, now);
         }
         // Twice: what is broken is asked for again before it is given up.
         for _ in 0..2 {

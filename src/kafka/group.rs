@@ -27,14 +27,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kafka_protocol::messages::HeartbeatRequest;
 
 use super::assignor::{self, Shares, Strategy, Subscriber};
+use super::versions::Api;
 use super::{Assigned, Code, Error, Fatal, FatalKind, Lease, TopicPartition};
 use crate::backoff::Backoff;
 use crate::error::chain;
+use crate::outage::Outage;
 
 /// A sync refused this often in a row means that the group is wedged on an old member of ours.
 const MAX_REFUSED_SYNCS: u32 = 10;
+/// Refusals to let us in that are part of a rebalance; one more is worth a word.
+const USUAL_REFUSALS: u32 = 2;
+/// After which it is worth looking again at what needs only time.
+const MOMENT: Duration = Duration::from_millis(100);
+/// Longest pause before a member joins again that was in the group for no time at all.
+const MAX_REJOIN_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the coordinator knows us by. It checks both with every heartbeat and commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +151,30 @@ pub(super) struct Joined {
     pub(super) members: Vec<(String, Option<String>, Bytes)>,
 }
 
+impl Joined {
+    /// The chosen strategy, or what cannot be true of the answer. A generation below 0 is that of
+    /// somebody outside of every group, whose commits nothing fences.
+    fn check(&self) -> Result<Strategy, String> {
+        let strategy = Strategy::from_name(&self.protocol);
+        let strategy = strategy
+            .ok_or_else(|| format!("assignor {:?}, which we do not offer", self.protocol))?;
+        let Identity {
+            generation,
+            member_id,
+        } = &self.identity;
+        if *generation < 0 {
+            return Err(format!("generation {generation}"));
+        }
+        if member_id.is_empty() {
+            return Err("no member id".into());
+        }
+        if self.leads && !self.members.iter().any(|(id, ..)| **id == **member_id) {
+            return Err(format!("we lead, and {member_id} is no member"));
+        }
+        Ok(strategy)
+    }
+}
+
 /// Where a member stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -213,6 +246,12 @@ pub(super) struct Group {
     not_before: Option<Instant>,
     joining_since: Instant,
     refused_syncs: u32,
+    /// How often in a row we were sent back to the beginning.
+    sent_back: u32,
+    /// A heartbeat or commit of this generation went through.
+    proven: bool,
+    /// Pauses before joining again, of one membership after the other that did not prove true.
+    rejoins: Backoff,
     next_beat: Instant,
     /// When that was sent which the coordinator last took from us as its member: our session runs
     /// from then on, at the least.
@@ -221,6 +260,8 @@ pub(super) struct Group {
     progress: Instant,
     notices: VecDeque<Notice>,
     trouble: Option<String>,
+    /// What the log knows of the trouble.
+    outage: Outage,
 }
 
 impl Group {
@@ -249,11 +290,15 @@ impl Group {
             not_before: None,
             joining_since: now,
             refused_syncs: 0,
+            sent_back: 0,
+            proven: false,
+            rejoins: Backoff::new(Duration::from_millis(100), MAX_REJOIN_PAUSE, 20),
             next_beat: now,
             heard: now,
             progress: now,
             notices: VecDeque::new(),
             trouble: None,
+            outage: Outage::default(),
         }
     }
 
@@ -312,7 +357,8 @@ impl Group {
                 Step::Sync {
                     ticket,
                     identity: self.identity.clone(),
-                    shares: std::mem::take(shares),
+                    // Kept, in case it cannot be sent at once.
+                    shares: shares.clone(),
                 }
             }
             State::Stable | State::Draining { .. } => Step::Run,
@@ -322,20 +368,21 @@ impl Group {
     }
 
     /// The coordinator was found and reached.
+    ///
+    /// That is no reason to hurry: it may say at once that it is not the one.
     pub(super) fn found(&mut self, coordinator: Coordinator) {
         self.coordinator = Some(coordinator);
-        self.backoff.reset();
     }
 
     /// The coordinator is found, and the connection to it is still being made.
     pub(super) fn connecting(&mut self, now: Instant) {
-        self.back_off(now);
+        self.not_before = Some(now + MOMENT);
     }
 
     /// The coordinator could not be found or reached.
     pub(super) fn not_found(&mut self, failure: &Failure, now: Instant) {
         if !self.stop_if_final("FindCoordinator", failure) {
-            self.note_trouble("cannot reach the group coordinator", failure);
+            self.note_trouble("cannot reach the group coordinator", failure, now);
             // Time without a broker says nothing about the group.
             self.joining_since = now;
             self.back_off(now);
@@ -347,19 +394,24 @@ impl Group {
         if !self.is_current(ticket) || !matches!(self.state, State::Joining { .. }) {
             return;
         }
-        let Some(strategy) = Strategy::from_name(&answer.protocol) else {
-            // We offered what the broker chose from, so this is a broker gone wrong.
-            self.trouble = Some(format!(
-                "unknown assignor {:?} in JoinGroup",
-                answer.protocol
-            ));
-            return self.retry(now);
+        let strategy = match answer.check() {
+            Ok(strategy) => strategy,
+            Err(found) => {
+                self.tell(format!("JoinGroup makes no sense: {found}"), now);
+                return self.retry(now);
+            }
         };
         self.identity = answer.identity;
         self.leads = answer.leads;
-        self.backoff.reset();
         self.ticket += 1;
-        log::info!(
+        // While the group does not get further than this it is one of many attempts.
+        let level = if self.trouble.is_none() && self.refused_syncs == 0 {
+            log::Level::Info
+        } else {
+            log::Level::Debug
+        };
+        log::log!(
+            level,
             "group {}: joined generation {} as {}{}",
             self.name,
             self.identity.generation,
@@ -392,11 +444,15 @@ impl Group {
     }
 
     /// The coordinator wants newcomers to come back with an id of its choice (KIP-394).
-    pub(super) fn member_id_required(&mut self, ticket: Ticket, member_id: Arc<str>) {
+    pub(super) fn member_id_required(&mut self, ticket: Ticket, member_id: Arc<str>, now: Instant) {
         if self.is_current(ticket) && matches!(self.state, State::Joining { .. }) {
+            let came_with_one = !self.identity.member_id.is_empty();
             self.identity.member_id = member_id;
-            self.ticket += 1;
-            self.state = State::Joining { outstanding: false };
+            self.restart_join();
+            if came_with_one {
+                self.sent_back("JoinGroup", Code::MemberIdRequired, now);
+                self.back_off(now);
+            }
         }
     }
 
@@ -421,7 +477,7 @@ impl Group {
     /// The leader has no metadata to plan with; it asks again.
     pub(super) fn plan_failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant) {
         if self.is_current(ticket) && matches!(self.state, State::Planning { .. }) {
-            self.note_trouble("cannot look up the topics of the group", failure);
+            self.note_trouble("cannot look up the topics of the group", failure, now);
             self.back_off(now);
         }
     }
@@ -434,11 +490,7 @@ impl Group {
         let Some(partitions) = assignor::decode_assignment(assignment) else {
             // The leader is not of our kind. Nobody else has these partitions, but nobody can say
             // which they are.
-            self.trouble = Some("the leader's assignment is not readable".into());
-            log::error!(
-                "group {}: the leader's assignment is not readable",
-                self.name
-            );
+            self.tell("the leader's assignment is not readable".into(), now);
             return self.retry(now);
         };
         let generation = self.identity.generation;
@@ -476,8 +528,11 @@ impl Group {
         );
         self.owned_in = generation;
         self.refused_syncs = 0;
+        self.sent_back = 0;
+        self.proven = false;
         self.backoff.reset();
         self.trouble = None;
+        self.outage.over(now);
         self.ticket += 1;
         self.next_beat = now + self.timing.heartbeat_interval;
         self.heard = now;
@@ -517,13 +572,21 @@ impl Group {
         let known = self.coordinator.as_ref().map(|known| known.address);
         if self.is_member() && known == Some(address) {
             self.coordinator = None;
-            self.note_trouble("lost the group coordinator", failure);
+            self.note_trouble("lost the group coordinator", failure, now);
             self.back_off(now);
         }
     }
 
-    /// A heartbeat or commit under this identity, sent at `sent`, was refused with `code`.
-    pub(super) fn refused(&mut self, identity: &Identity, code: Code, sent: Instant, now: Instant) {
+    /// A heartbeat or commit under this identity, which `api` names and which was sent at `sent`,
+    /// was refused with `code`.
+    pub(super) fn refused(
+        &mut self,
+        identity: &Identity,
+        api: &'static str,
+        code: Code,
+        sent: Instant,
+        now: Instant,
+    ) {
         if *identity != self.identity || !self.is_member() {
             return;
         }
@@ -548,7 +611,11 @@ impl Group {
                 }
             }
             _ => {
-                self.stop_if_final("Heartbeat", &Failure::Code(code));
+                let failure = Failure::Code(code);
+                // Of commits their owner is told, each partition for itself.
+                if !self.stop_if_final(api, &failure) && api == HeartbeatRequest::NAME {
+                    self.note_trouble("heartbeats are refused", &failure, now);
+                }
             }
         }
     }
@@ -691,13 +758,17 @@ impl Group {
 
     /// A heartbeat or commit under this identity, sent at `sent`, went through: the group works,
     /// again after [`Group::coordinator_lost`].
-    pub(super) fn well(&mut self, identity: &Identity, sent: Instant) {
+    pub(super) fn well(&mut self, identity: &Identity, sent: Instant, now: Instant) {
         if *identity != self.identity {
             return;
         }
         self.heard = self.heard.max(sent);
+        self.proven = true;
+        self.rejoins.reset();
         if self.trouble.take().is_some() {
-            log::info!("group {}: the coordinator answers again", self.name);
+            if self.outage.over(now).is_some_and(|over| over.told) {
+                log::info!("group {}: the coordinator answers again", self.name);
+            }
             self.backoff.reset();
         }
     }
@@ -716,34 +787,45 @@ impl Group {
             return;
         }
         match failure {
-            Failure::Code(Code::UnknownMemberId | Code::IllegalGeneration) => {
+            Failure::Code(code @ (Code::UnknownMemberId | Code::IllegalGeneration)) => {
                 self.identity = Identity {
                     generation: -1,
                     member_id: "".into(),
                 };
                 // Whoever the group knew, it is not the one that had these.
                 self.lose_owned();
-                self.restart_join();
+                self.sent_back(api, *code, now);
             }
-            Failure::Code(Code::RebalanceInProgress) => self.restart_join(),
-            // Nothing is wrong yet.
+            Failure::Code(code @ Code::RebalanceInProgress) => self.sent_back(api, *code, now),
+            // Nothing is wrong yet, and it has not been asked: what we are stays true.
             Failure::Connection(
                 Error::Connecting { .. } | Error::Throttled { .. } | Error::Expired { .. },
-            ) => {
-                return self.retry(now);
-            }
+            ) => return self.postpone(now),
             Failure::Code(Code::NotCoordinator | Code::CoordinatorNotAvailable)
             | Failure::Connection(_) => {
-                self.note_trouble("lost the group coordinator", failure);
+                self.note_trouble("lost the group coordinator", failure, now);
                 self.coordinator = None;
-                return self.retry(now);
             }
-            Failure::Code(_) => {
-                self.note_trouble(&format!("{api} is refused"), failure);
-                return self.retry(now);
-            }
+            Failure::Code(_) => self.note_trouble(&format!("{api} is refused"), failure, now),
         }
-        self.back_off(now);
+        self.retry(now);
+    }
+
+    /// The group does not let us in as we are: usual while others join, but not for ever.
+    fn sent_back(&mut self, api: &'static str, code: Code, now: Instant) {
+        self.sent_back = self.sent_back.saturating_add(1);
+        if self.sent_back > USUAL_REFUSALS {
+            self.note_trouble(&format!("{api} is refused"), &Failure::Code(code), now);
+        }
+    }
+
+    /// The question could not be put yet: the same one again in a moment.
+    fn postpone(&mut self, now: Instant) {
+        if let State::Joining { outstanding } | State::Syncing { outstanding, .. } = &mut self.state
+        {
+            *outstanding = false;
+        }
+        self.not_before = Some(now + MOMENT);
     }
 
     fn retry(&mut self, now: Instant) {
@@ -763,6 +845,10 @@ impl Group {
         self.refused_syncs = 0;
         self.leads = false;
         self.restart_join();
+        // Who is thrown out again as soon as it is in must not come back at once for ever.
+        if !std::mem::replace(&mut self.proven, false) {
+            self.not_before = Some(now + self.rejoins.next_pause());
+        }
     }
 
     fn drain(&mut self, why: &str, now: Instant) {
@@ -835,10 +921,10 @@ impl Group {
     }
 
     fn abandon(&mut self, now: Instant) -> Step {
-        log::warn!(
-            "group {}: no assignment after {:?}, starting afresh as a new member",
-            self.name,
-            now.saturating_duration_since(self.joining_since)
+        let waited = now.saturating_duration_since(self.joining_since);
+        self.tell(
+            format!("no assignment after {waited:.1?}, starting afresh as a new member"),
+            now,
         );
         let member_id = std::mem::replace(&mut self.identity.member_id, "".into());
         self.identity.generation = -1;
@@ -852,12 +938,16 @@ impl Group {
     }
 
     /// Notes what is wrong; only the first of a series is worth a line.
-    fn note_trouble(&mut self, what: &str, failure: &Failure) {
+    fn note_trouble(&mut self, what: &str, failure: &Failure, now: Instant) {
         let line = match failure {
             Failure::Code(code) => format!("{what}: {code} ({})", code.code()),
             Failure::Connection(error) => format!("{what}: {}", chain(error)),
         };
-        if self.trouble.is_none() {
+        self.tell(line, now);
+    }
+
+    fn tell(&mut self, line: String, now: Instant) {
+        if self.outage.goes_on(now) {
             log::warn!("group {}: {line}", self.name);
         } else {
             log::debug!("group {}: {line}", self.name);

@@ -17,6 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::connection::{Connection, Timeouts};
 use super::group::{Beat, Coordinator, Failure, Identity, Shared};
 use super::options::{ClusterOptions, ConsumerOptions};
+use super::versions::Api;
 use super::{Code, Error};
 
 /// Time for leaving. Nobody waits for more.
@@ -81,8 +82,10 @@ impl Pulse {
                     let now = Instant::now();
                     let mut group = shared.lock();
                     match outcome {
-                        Ok(None) => group.well(&identity, sent),
-                        Ok(Some(code)) => group.refused(&identity, code, sent, now),
+                        Ok(None) => group.well(&identity, sent, now),
+                        Ok(Some(code)) => {
+                            group.refused(&identity, HeartbeatRequest::NAME, code, sent, now);
+                        }
                         // The pause is the broker's wish, and shorter than any session.
                         Err(Error::Throttled { .. } | Error::Expired { .. }) => {}
                         Err(error) => {

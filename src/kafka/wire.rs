@@ -125,8 +125,13 @@ fn shape(key: i16, version: i16) -> Option<&'static [Shape]> {
     })
 }
 
-/// Walks over a body and refuses any length or count that its bytes do not hold.
-fn walk(shapes: &[Shape], bytes: &mut &[u8]) -> Result<(), Fault> {
+/// Walks over a body and refuses any length or count that its bytes do not hold. Shows each text
+/// on the way, with the number of bytes behind it.
+fn walk<'a>(
+    shapes: &[Shape],
+    bytes: &mut &'a [u8],
+    show: &mut dyn FnMut(&'a [u8], usize),
+) -> Result<(), Fault> {
     fn skip(bytes: &mut &[u8], n: usize) -> Result<(), Fault> {
         match bytes.split_at_checked(n) {
             Some((_, rest)) => {
@@ -142,7 +147,10 @@ fn walk(shapes: &[Shape], bytes: &mut &[u8]) -> Result<(), Fault> {
             // Null (-1) has no bytes; other negative lengths are for the decoder to refuse.
             Str => {
                 let n = bytes.try_get_i16().map_err(|_| "cut off".to_string())?;
-                skip(bytes, usize::try_from(n).unwrap_or(0))?;
+                let text = *bytes;
+                let n = usize::try_from(n).unwrap_or(0);
+                skip(bytes, n)?;
+                show(&text[..n], bytes.len());
             }
             Blob => {
                 let n = bytes.try_get_i32().map_err(|_| "cut off".to_string())?;
@@ -155,7 +163,7 @@ fn walk(shapes: &[Shape], bytes: &mut &[u8]) -> Result<(), Fault> {
                     return Err(format!("{n} elements announced in {} bytes", bytes.len()));
                 }
                 for _ in 0..n {
-                    walk(element, bytes)?;
+                    walk(element, bytes, show)?;
                 }
             }
             Rest => *bytes = &[],
@@ -205,7 +213,22 @@ fn decode<A: Api>(version: i16, body: Bytes) -> Result<A::Response, Fault> {
 fn decode_whole<A: Api>(version: i16, mut body: Bytes) -> Result<A::Response, Fault> {
     let shape =
         shape(A::KEY, version).ok_or_else(|| format!("version {version} is not spoken here"))?;
-    walk(shape, &mut &body[..])?;
+    let mut no_texts = Vec::new();
+    walk(shape, &mut &body[..], &mut |text, behind| {
+        if str::from_utf8(text).is_err() {
+            let end = body.len() - behind;
+            no_texts.push(end - text.len()..end);
+        }
+    })?;
+    if !no_texts.is_empty() {
+        // Anybody may have committed metadata that is no text, and it is not ours to refuse.
+        let mut bytes = body.to_vec();
+        for at in no_texts {
+            let foreign = bytes[at].iter_mut().filter(|byte| !byte.is_ascii());
+            foreign.for_each(|byte| *byte = b'?');
+        }
+        body = bytes.into();
+    }
     A::Response::decode(&mut body, version).map_err(|error| format!("{error:#}"))
 }
 
@@ -449,7 +472,7 @@ pub(super) mod tests {
     fn every_shape_fits_its_answer() {
         for (key, version, body) in samples() {
             let mut left = &body[..];
-            walk(shape(key, version).unwrap(), &mut left).unwrap();
+            walk(shape(key, version).unwrap(), &mut left, &mut |_, _| {}).unwrap();
             assert!(
                 left.is_empty(),
                 "{} bytes left of {key} v{version}",
@@ -457,6 +480,19 @@ pub(super) mod tests {
             );
             assert_eq!(decodes(key, version, body), Ok(()), "{key} v{version}");
         }
+    }
+
+    #[test]
+    fn k19_what_is_no_text_costs_its_letters_and_not_the_answer() {
+        let (_, _, body) = samples()
+            .into_iter()
+            .find(|(key, version, _)| (*key, *version) == (9, 5))
+            .unwrap();
+        let mut damaged = body.to_vec();
+        // Throttle time, one topic, and its name.
+        damaged[10] = 0xff;
+        let answer = decode::<OffsetFetchRequest>(5, damaged.into()).unwrap();
+        assert!(answer.topics[0].name.starts_with('?'), "{answer:?}");
     }
 
     #[test]

@@ -21,10 +21,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("download", &["backoff", "error", "signed_url", "tls"]),
     ("offsets", &["kafka"]),
     // Otherwise written as if it were its own crate.
-    ("kafka", &["backoff", "error", "secret", "tls"]),
+    ("kafka", &["backoff", "error", "outage", "secret", "tls"]),
     ("breaker", &["error"]),
     ("crashes", &["kafka"]),
     ("backoff", &[]),
+    ("outage", &[]),
     ("tls", &[]),
     ("secret", &[]),
     ("shutdown", &[]),

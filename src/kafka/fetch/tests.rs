@@ -58,7 +58,7 @@ impl Test {
         }]);
         let now = Instant::now();
         let unplaced = fetcher.unplaced(now);
-        fetcher.committed(&unplaced[0], Some(10), false);
+        fetcher.committed(&unplaced[0], Some(10), false, now);
         Self {
             fetcher,
             lease,
@@ -161,7 +161,8 @@ fn an_answer_for_a_former_position_or_lease_moves_nothing() {
     assert_eq!(test.place(), Place::Committed);
     // Kept: what was on its way counts.
     let unplaced = test.fetcher.unplaced(test.now);
-    test.fetcher.committed(&unplaced[0], Some(10), false);
+    test.fetcher
+        .committed(&unplaced[0], Some(10), false, test.now);
     assert!(test.ask());
     test.fetcher.assign(&[Assigned {
         kept: true,
@@ -309,7 +310,7 @@ fn each_partition_is_first_in_turn() {
     fetcher.assign(&assigned);
     let now = Instant::now();
     for asked in fetcher.unplaced(now) {
-        fetcher.committed(&asked, Some(0), false);
+        fetcher.committed(&asked, Some(0), false, now);
     }
     let mut firsts = Vec::new();
     for _ in 0..3 {
@@ -343,7 +344,7 @@ fn added_partitions_start_at_their_beginning() {
             kept: false,
         }]);
         let unplaced = test.fetcher.unplaced(test.now);
-        test.fetcher.committed(&unplaced[0], None, added);
+        test.fetcher.committed(&unplaced[0], None, added, test.now);
         assert_eq!(test.place(), Place::Reset(reset));
     }
 }
@@ -355,9 +356,55 @@ fn within_the_log_after_all() {
     assert_eq!(test.place(), Place::OutOfRange(10));
     let unlisted = test.fetcher.unlisted(test.now);
     let mut events = Vec::new();
-    test.fetcher.listed(&unlisted[0], 3, 10, &mut events);
+    test.fetcher
+        .listed(&unlisted[0], (3, 10), test.now, &mut events);
     assert!(events.is_empty());
     assert_eq!(test.place(), Place::At(10));
+    // The broker may say so for ever.
+    assert!(test.fetcher.questions(|_| Some(1), test.now).is_empty());
+}
+
+/// When the partition is asked for again after an answer that came after `waited`.
+fn pause_after(test: &mut Test, waited: Duration, response: FetchResponse) -> Duration {
+    assert!(test.ask());
+    let came = test.now + waited;
+    test.fetcher.answered(1, response, came, &mut Vec::new());
+    let until = test.fetcher.positions.values().next().unwrap().not_before;
+    until.map_or(Duration::ZERO, |until| until.duration_since(came))
+}
+
+fn response(name: &str, data: PartitionData) -> FetchResponse {
+    let topic = FetchableTopicResponse::default()
+        .with_topic(topic_name(name))
+        .with_partitions(vec![data]);
+    FetchResponse::default().with_responses(vec![topic])
+}
+
+#[test]
+fn k19_a_broker_that_answers_nothing_at_once_is_asked_less_often() {
+    let before = || data(batch(5, &["a"], -1, 0));
+    for nothing in [
+        response("t", data(Bytes::new())),
+        response("t", PartitionData::default().with_high_watermark(99)),
+        response("t", before()),
+        response("t", data(Bytes::new()).with_partition_index(7)),
+        response("other", data(Bytes::new())),
+        FetchResponse::default(),
+    ] {
+        let mut test = Test::new(&ConsumerOptions::default());
+        let mut pause = || pause_after(&mut test, Duration::ZERO, nothing.clone());
+        let pauses: Vec<Duration> = (0..6).map(|_| pause()).collect();
+        assert!(pauses[0] >= Duration::from_millis(80), "{pauses:?}");
+        assert!(pauses[5] >= Duration::from_millis(800), "{pauses:?}");
+    }
+    // One that held the question for as long as it should is asked again at once.
+    let mut test = Test::new(&ConsumerOptions::default());
+    let empty = response("t", data(Bytes::new()));
+    let waited = ConsumerOptions::default().fetch_max_wait;
+    assert_eq!(pause_after(&mut test, waited, empty), Duration::ZERO);
+    // And so is one that had something.
+    let some = response("t", data(batch(10, &["a"], -1, 0)));
+    assert_eq!(pause_after(&mut test, Duration::ZERO, some), Duration::ZERO);
 }
 
 proptest! {

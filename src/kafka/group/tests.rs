@@ -109,8 +109,138 @@ impl Test {
 
     fn refused(&mut self, code: Code) {
         let identity = self.group.identity.clone();
-        self.group.refused(&identity, code, self.now, self.now);
+        self.group
+            .refused(&identity, "Heartbeat", code, self.now, self.now);
     }
+}
+
+/// The pause that is due now.
+fn pause(t: &mut Test) -> Duration {
+    let until = t.group.not_before;
+    until.map_or(Duration::ZERO, |until| until.duration_since(t.now))
+}
+
+#[test]
+fn k19_a_broker_that_wants_another_id_for_ever_is_asked_less_often() {
+    let mut t = Test::new();
+    let mut pauses = Vec::new();
+    for n in 0..8 {
+        let (ticket, _) = t.join();
+        let given = format!("m-{n}").into();
+        t.group.member_id_required(ticket, given, t.now);
+        pauses.push(pause(&mut t));
+    }
+    assert_eq!(pauses[0], Duration::ZERO, "the first is how it goes");
+    assert!(pauses[7] >= Duration::from_millis(800), "{pauses:?}");
+    assert!(t.group.trouble().unwrap().contains("(79)"));
+}
+
+#[test]
+fn k23_a_sync_that_is_throttled_is_put_later_and_not_joined_for_again() {
+    let mut t = Test::new();
+    let (ticket, _) = t.join();
+    let members = vec![("m".to_owned(), None, Bytes::new())];
+    let leading = Joined {
+        leads: true,
+        members,
+        ..answer(1, "m")
+    };
+    t.group.joined(ticket, leading, t.now);
+    let Step::Plan { ticket, .. } = t.step() else {
+        panic!()
+    };
+    let shares = Shares::from([("m".to_owned(), vec![TopicPartition::new("t", 0)])]);
+    t.group.planned(ticket, shares.clone());
+    let throttled = Failure::Connection(Error::Throttled {
+        address: "broker:9092".into(),
+        left: seconds(10),
+    });
+    for _ in 0..3 {
+        let Step::Sync {
+            ticket, shares: s, ..
+        } = t.step()
+        else {
+            panic!()
+        };
+        assert_eq!(s, shares);
+        t.group.sync_failed(ticket, &throttled, t.now);
+        assert!(pause(&mut t) >= MOMENT);
+    }
+    assert_eq!(t.group.trouble(), None);
+    let (ticket, _) = t.sync();
+    t.group.synced(ticket, &owns(&[0]), t.now);
+    assert_eq!(t.step(), Step::Run);
+}
+
+#[test]
+fn k08_a_member_that_is_thrown_out_at_once_comes_back_less_often() {
+    let mut t = Test::new();
+    let mut pauses = Vec::new();
+    for generation in 1..10 {
+        t.enter(generation, &[0]);
+        t.refused(Code::IllegalGeneration);
+        assert_eq!(t.group.notice(), Some(Notice::Lost));
+        pauses.push(pause(&mut t));
+    }
+    assert!(pauses[0] >= Duration::from_millis(80), "{pauses:?}");
+    assert!(pauses[8] >= seconds(4), "{pauses:?}");
+    // A membership that proved true is worth coming back to.
+    t.enter(10, &[0]);
+    let identity = t.group.identity.clone();
+    t.group.well(&identity, t.now, t.now);
+    t.refused(Code::IllegalGeneration);
+    assert_eq!(pause(&mut t), Duration::ZERO);
+}
+
+#[test]
+fn k19_a_membership_that_cannot_be_is_none() {
+    let leads_nobody = Joined {
+        leads: true,
+        ..answer(1, "m")
+    };
+    let unknown = Joined {
+        protocol: "sticky".into(),
+        ..answer(1, "m")
+    };
+    for nonsense in [answer(-1, "m"), answer(1, ""), leads_nobody, unknown] {
+        let mut t = Test::new();
+        let (ticket, _) = t.join();
+        t.group.joined(ticket, nonsense, t.now);
+        assert!(pause(&mut t) > Duration::ZERO);
+        let said = t.group.trouble().unwrap();
+        assert!(said.contains("makes no sense"), "{said}");
+        t.enter(2, &[0]);
+        assert_eq!(t.group.trouble(), None);
+    }
+}
+
+#[test]
+fn k06_found_and_joined_are_no_reason_to_hurry() {
+    let mut t = Test::new();
+    let mut pauses = Vec::new();
+    for generation in 1..7 {
+        let (ticket, _) = t.join();
+        t.group.joined(ticket, answer(generation, "m"), t.now);
+        let (ticket, _) = t.sync();
+        let failure = code(Code::NotCoordinator);
+        t.group.sync_failed(ticket, &failure, t.now);
+        pauses.push(pause(&mut t));
+        t.now += seconds(2);
+        assert_eq!(t.step(), Step::Find);
+        t.group.found(coordinator());
+    }
+    assert!(pauses[5] >= Duration::from_millis(800), "{pauses:?}");
+}
+
+#[test]
+fn heartbeats_that_are_refused_for_an_unknown_reason_are_told() {
+    let mut t = Test::new();
+    t.enter(1, &[0]);
+    t.refused(Code::Unknown(9999));
+    assert!(t.group.trouble().unwrap().contains("9999"));
+    let identity = t.group.identity.clone();
+    t.group.well(&identity, t.now, t.now);
+    assert_eq!(t.group.trouble(), None);
 }
 
 #[test]
@@ -119,7 +249,7 @@ fn joins_with_the_id_that_the_broker_wants() {
     let (ticket, member_id) = t.join();
     assert_eq!(&*member_id, "");
     assert_eq!(t.step(), Step::Await);
-    t.group.member_id_required(ticket, "given".into());
+    t.group.member_id_required(ticket, "given".into(), t.now);
     let (second, member_id) = t.join();
     assert_eq!(&*member_id, "given");
     assert_ne!(ticket, second);
@@ -264,7 +394,7 @@ fn k08_a_session_that_nobody_answers_ends_the_leases_even_unpolled() {
     assert!(matches!(t.group.beat(asked), Beat::Send { .. }));
     // The coordinator may have seen it the moment it was sent, and nothing since.
     t.group.progress(answered);
-    t.group.well(&identity, asked);
+    t.group.well(&identity, asked, answered);
     let lost = Failure::Code(Code::NetworkException);
     t.group
         .coordinator_lost(coordinator().address, &lost, answered);
@@ -292,7 +422,8 @@ fn k08_answers_to_an_old_generation_are_dropped() {
     t.group.notice();
     t.group.release(&[], t.now);
     let second = t.enter(2, &[0]);
-    t.group.refused(&old, Code::UnknownMemberId, t.now, t.now);
+    t.group
+        .refused(&old, "Heartbeat", Code::UnknownMemberId, t.now, t.now);
     assert!(second[0].lease.is_live());
     assert_eq!(t.group.notice(), None);
     assert_eq!(t.step(), Step::Run);
@@ -435,7 +566,7 @@ fn a_stalled_owner_gives_its_partitions_to_others() {
     let first = t.enter(1, &[0]);
     let late = t.now + seconds(60);
     let identity = t.group.identity.clone();
-    t.group.well(&identity, late - seconds(1));
+    t.group.well(&identity, late - seconds(1), late);
     assert_eq!(
         t.group.beat(late),
         Beat::Leave {
@@ -542,12 +673,12 @@ proptest! {
                 },
                 Input::Refused(why) => {
                     let identity = group.identity.clone();
-                    group.refused(&identity, why, now, now);
+                    group.refused(&identity, "Heartbeat", why, now, now);
                 }
                 Input::StaleRefused(why) => {
                     for old in old_identities.iter().filter(|old| **old != group.identity).cloned().collect::<Vec<_>>() {
                         let before = format!("{group:?}");
-                        group.refused(&old, why, now, now);
+                        group.refused(&old, "Heartbeat", why, now, now);
                         let after = format!("{group:?}");
                         prop_assert!(before == after);
                     }

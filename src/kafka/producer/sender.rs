@@ -22,7 +22,7 @@ use crate::backoff::Backoff;
 use crate::error::chain;
 use crate::kafka::TopicPartition;
 use crate::kafka::cluster::{Cluster, TopicState};
-use crate::kafka::error::{Code, Error};
+use crate::kafka::error::{Code, Error, ends_a_topic, passes};
 use crate::kafka::options::{Compression, ProducerOptions};
 use crate::kafka::records::{self, Draft, Origin};
 use crate::kafka::versions::Api;
@@ -78,6 +78,8 @@ struct Lane {
     sequence: i32,
     retry_at: Option<Instant>,
     backoff: Backoff,
+    /// A sequence was lost since the last acknowledgement.
+    in_doubt: bool,
 }
 
 impl Lane {
@@ -89,6 +91,7 @@ impl Lane {
             sequence: 0,
             retry_at: None,
             backoff: pauses(),
+            in_doubt: false,
         }
     }
 
@@ -199,6 +202,7 @@ impl Lane {
         }
         self.retry_at = None;
         self.backoff.reset();
+        self.in_doubt = false;
         for (index, job) in (0i64..).zip(pack.jobs) {
             let offset = if base < 0 {
                 -1
@@ -449,21 +453,16 @@ impl Sender {
                 _ if self.refused.is_some() => self.refused.clone().map(Err),
                 TopicState::Known { partitions } => Some(Ok(usize::try_from(partitions).ok())),
                 TopicState::Refused(Code::UnknownTopicOrPartition) if fresh => Some(Ok(None)),
-                TopicState::Refused(code) if fresh && !code.is_retriable() => {
+                TopicState::Refused(code) if fresh && ends_a_topic(code) => {
                     Some(Err(Error::Refused {
                         address: "the cluster".into(),
                         api: MetadataRequest::NAME,
                         code,
                     }))
                 }
-                _ if Instant::now() >= question.deadline => Some(Err(Error::NoBroker {
-                    left: Duration::ZERO,
-                    last: self
-                        .cluster
-                        .problem()
-                        .cloned()
-                        .unwrap_or_else(|| "no answer in time".into()),
-                })),
+                state if Instant::now() >= question.deadline => {
+                    Some(Err(self.unanswered(&question, fresh, state)))
+                }
                 TopicState::Unknown | TopicState::Refused(_) => None,
             };
             match answer {
@@ -482,6 +481,26 @@ impl Sender {
         }
     }
 
+    /// Why a question has no answer in its time.
+    fn unanswered(&self, question: &Question, fresh: bool, state: TopicState) -> Error {
+        let found = match state {
+            TopicState::Refused(code) => said(code),
+            _ => "metadata does not tell of it".into(),
+        };
+        match self.cluster.problem() {
+            None if fresh => Error::Topic {
+                topic: question.topic.clone(),
+                found,
+            },
+            problem => Error::NoBroker {
+                left: Duration::ZERO,
+                last: problem
+                    .cloned()
+                    .unwrap_or_else(|| "no answer in time".into()),
+            },
+        }
+    }
+
     /// Gives records whose topic is known a partition.
     fn settle_in(&mut self) {
         let mut homeless = std::mem::take(&mut self.homeless);
@@ -490,7 +509,7 @@ impl Sender {
             let partitions = match self.cluster.topic(topic) {
                 TopicState::Known { partitions } => partitions,
                 TopicState::Unknown => return true,
-                TopicState::Refused(code) if code.is_retriable() => {
+                TopicState::Refused(code) if !ends_a_topic(code) => {
                     self.stall(topic, &metadata_says(topic, code));
                     return true;
                 }
@@ -639,7 +658,7 @@ impl Sender {
 
     fn leaderless(&mut self, partition: &TopicPartition) {
         let reason = match self.cluster.topic(&partition.topic) {
-            TopicState::Refused(code) if !code.is_retriable() => {
+            TopicState::Refused(code) if ends_a_topic(code) => {
                 if let Some(lane) = self.lanes.get_mut(partition) {
                     lane.fail_all(&final_refusal(&partition.topic, code));
                 }
@@ -772,8 +791,12 @@ impl Sender {
                 if !there && !late {
                     break;
                 }
-                let limit = if there { READ } else { Duration::ZERO };
-                match connection.receive::<ProduceRequest>(limit) {
+                let outcome = if there {
+                    connection.receive::<ProduceRequest>(READ)
+                } else {
+                    Err(connection.give_up::<ProduceRequest>(request.sent.elapsed()))
+                };
+                match outcome {
                     Ok(response) => {
                         let request = self.requests.get_mut(&node).and_then(VecDeque::pop_front);
                         if let Some(request) = request {
@@ -833,7 +856,17 @@ impl Sender {
             | Code::ProducerFenced
             | Code::InvalidProducerIdMapping => {
                 lane.unpack(false);
-                log::warn!("new producer id after {code} on {partition}: a record may stand twice");
+                // Once for a series, however often it is refused until a record is acknowledged.
+                let first = !std::mem::replace(&mut lane.in_doubt, true);
+                let level = if first {
+                    log::Level::Warn
+                } else {
+                    log::Level::Debug
+                };
+                log::log!(
+                    level,
+                    "new producer id after {code} on {partition}: a record may stand twice"
+                );
                 self.renew(origin);
                 self.retry(partition, &says(code), None);
             }
@@ -847,19 +880,15 @@ impl Sender {
                 log::warn!("{partition} does not take this compression: sending without");
                 self.compression = Compression::None;
             }
-            // The two that are named are not called retriable, and pass all the same. Asking for the
-            // leader again costs little, and several of these mean that it is elsewhere.
-            code if code.is_retriable()
-                || matches!(code, Code::UnknownServerError | Code::BrokerNotAvailable) =>
-            {
+            // Asking for the leader again costs little, and several of these mean that it is
+            // elsewhere.
+            code if passes(code) => {
                 self.cluster.expire();
                 self.retry(partition, &says(code), None);
             }
             code => {
-                log::error!(
-                    "{partition} refuses records for good: {code} ({})",
-                    code.code()
-                );
+                // Who waits for the records decides what that costs, and says it.
+                log::debug!("{partition} refuses records: {}", said(code));
                 let error = final_refusal(&partition.topic, code);
                 let pack = lane.pack.take();
                 for job in pack.into_iter().flat_map(|pack| pack.jobs) {
@@ -935,15 +964,19 @@ fn flows(shared: &Shared, topic: &Arc<str>) {
     }
 }
 
+fn said(code: Code) -> String {
+    format!("{code} ({})", code.code())
+}
+
 fn says(code: Code) -> String {
-    format!("the broker answers {code} ({})", code.code())
+    format!("the broker answers {}", said(code))
 }
 
 fn metadata_says(topic: &str, code: Code) -> String {
     if code == Code::UnknownTopicOrPartition {
         format!("topic {topic} does not exist")
     } else {
-        format!("topic {topic} is not available: {code} ({})", code.code())
+        format!("topic {topic} is not available: {}", said(code))
     }
 }
 
