@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Redrive, put, tell};
@@ -106,7 +105,15 @@ pub(super) fn run(arguments: &Redrive, config: &Config, shutdown: &Shutdown) -> 
             }
             Err(error @ Error::Refused { .. }) => {
                 tell(&format!("topic {topic}: {}", chain(&error)));
-                return Exit::NotAuthorised;
+                return if error.is_authorisation() {
+                    Exit::NotAuthorised
+                } else {
+                    Exit::Configuration
+                };
+            }
+            Err(error @ Error::Topic { .. }) => {
+                tell(&chain(&error));
+                return Exit::Unavailable;
             }
             Err(error) => {
                 tell(&format!("no broker answers: {}", chain(&error)));
@@ -220,6 +227,10 @@ impl Run<'_> {
                     .take_while(|record| record.offset < end)
                     .collect();
                 for chunk in records.chunks(CHUNK) {
+                    // Another run may have the partition by now, and sends the rest.
+                    if !lease.is_live() {
+                        break;
+                    }
                     match self.take_chunk(&partition, &lease, chunk) {
                         Batch::Done => self.tell_progress(),
                         end => return end,
@@ -336,27 +347,20 @@ impl Run<'_> {
     /// Sends all at once and waits for all. What failed, by offset.
     fn send(&mut self, plans: &[(&Record, Plan)]) -> BTreeMap<i64, SendError> {
         let began = Instant::now();
-        let (producer, incoming) = (&self.producer, &self.incoming);
-        let send = |record: &Record| {
-            let given_up = || began.elapsed() > PATIENCE;
-            producer.send(original(record, incoming), &given_up)
-        };
-        let failures: BTreeMap<i64, SendError> = thread::scope(|scope| {
-            let wanted = plans
-                .iter()
-                .filter(|(_, plan)| matches!(plan, Plan::Send { .. }));
-            let threads: Vec<_> = wanted
-                .map(|(record, _)| (record.offset, scope.spawn(|| send(record))))
-                .collect();
-            let outcomes = threads.into_iter().map(|(offset, thread)| {
-                // A panic of ours: nothing is known of the record then.
-                let outcome = thread.join().unwrap_or(Err(SendError::Closed));
-                (offset, outcome)
-            });
-            outcomes
-                .filter_map(|(offset, outcome)| Some((offset, outcome.err()?)))
-                .collect()
-        });
+        let wanted: Vec<&Record> = plans
+            .iter()
+            .filter(|(_, plan)| matches!(plan, Plan::Send { .. }))
+            .map(|(record, _)| *record)
+            .collect();
+        let letters = wanted.iter().map(|record| original(record, &self.incoming));
+        let outcomes = self
+            .producer
+            .send_all(letters, &|| began.elapsed() > PATIENCE);
+        let failures = wanted
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(record, outcome)| Some((record.offset, outcome.err()?)))
+            .collect();
         self.well = Instant::now();
         failures
     }
