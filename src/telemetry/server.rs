@@ -479,6 +479,11 @@ impl RequestLine {
         let line = str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
         let mut parts = line.split(' ');
         let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
+        // The form for proxies, which servers have to take as well; whom it names does not matter.
+        let target = match target.strip_prefix("http://") {
+            Some(rest) => rest.find('/').map_or("/", |path| &rest[path..]),
+            None => target,
+        };
         let sound = parts.next().is_none()
             && matches!(version, "HTTP/1.0" | "HTTP/1.1")
             && (1..=16).contains(&method.len())
@@ -505,6 +510,11 @@ mod tests {
             ("GET", "/metrics?a=b")
         );
         assert!(RequestLine::parse(b"GET / HTTP/1.0\n\n").is_some());
+        for (form, target) in [("http://x:80/livez", "/livez"), ("http://x", "/")] {
+            let head = format!("GET {form} HTTP/1.1\r\n\r\n");
+            let parsed = RequestLine::parse(head.as_bytes()).unwrap();
+            assert_eq!(parsed.target, target);
+        }
         for head in [
             &b""[..],
             b"\r\n\r\n",
@@ -515,7 +525,7 @@ mod tests {
             b"GET  / HTTP/1.1\r\n\r\n",
             b"get / HTTP/1.1\r\n\r\n",
             b"GET metrics HTTP/1.1\r\n\r\n",
-            b"GET http://x/ HTTP/1.1\r\n\r\n",
+            b"GET ftp://x/ HTTP/1.1\r\n\r\n",
             b"GET /\x01 HTTP/1.1\r\n\r\n",
             b"GET /\rX: y HTTP/1.1\r\n\r\n",
             b"GET /\xff HTTP/1.1\r\n\r\n",
