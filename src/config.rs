@@ -13,6 +13,7 @@ mod reader;
 mod substitute;
 mod units;
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -510,6 +511,20 @@ const HEADER: &str = "\
 # Sizes: B, KB, MB, GB (1000), KiB, MiB, GiB (1024). Times: ms, s, m, h, d, like \"1h30m\".
 ";
 
+/// Bytes of a file that is written by people.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Reads a text that a person has written, which is short: a device may give bytes for ever.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path)?.take(MAX_FILE + 1);
+    file.read_to_string(&mut text)?;
+    if file.limit() == 0 {
+        return Err(std::io::Error::other("it has more than 4 MiB"));
+    }
+    Ok(text)
+}
+
 fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> String {
     let (path, may_be_missing) = match file {
         File::None => return String::new(),
@@ -517,7 +532,7 @@ fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> 
         File::Named(path) => (path, false),
     };
     problems.file = path.display().to_string();
-    match std::fs::read_to_string(path) {
+    match read_text(path) {
         Ok(text) => text,
         Err(error) if may_be_missing && error.kind() == std::io::ErrorKind::NotFound => {
             notes.push(Note {
@@ -784,7 +799,7 @@ fn life_cycle(path: Option<&Path>, reader: &mut Reader<'_>) -> LifeCycle {
     let Some(path) = path else {
         return LifeCycle::default();
     };
-    let table = std::fs::read_to_string(path)
+    let table = read_text(path)
         .map_err(|error| format!("{} cannot be read: {error}", path.display()))
         .and_then(|text| {
             LifeCycle::parse(&text)

@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
             self.wrong(path, origin, why);
             return Err(());
         }
-        match std::fs::read_to_string(&file.target) {
+        match super::read_text(file.target.as_ref()) {
             Ok(text) => {
                 // Editors and `echo` end a file with a newline that is no part of a password.
                 let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -496,6 +496,19 @@ fn a_named_file_has_to_be_there() {
 }
 
 #[test]
+fn p18_a_device_is_not_read_for_ever() {
+    let zeros = Path::new("/dev/zero");
+    let none: [(&str, &str); 0] = [];
+    let problems = Config::load(File::Named(zeros), &Env::of(none), &|_| true).unwrap_err();
+    assert_eq!(
+        problems.lines(),
+        ["/dev/zero: cannot be read: it has more than 4 MiB"]
+    );
+    let secret = "[consumer.security]\npassword_file = '/dev/zero'\n";
+    says(&bad(secret, []), &["/dev/zero", "more than 4 MiB"]);
+}
+
+#[test]
 fn what_is_worth_a_word() {
     let config = good(
         "[downloader]\nallow_unsafe_links = true\n[dead_letter_queue]\ntopic = 'dead'",
