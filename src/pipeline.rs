@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::archive::extract::{self, Interrupt, extract};
 use crate::archive::limits::Limits;
+use crate::archive::work_dir;
 use crate::archive::{Archive, ArchiveKind};
 use crate::backoff::{Backoff, sleep_unless};
 use crate::breaker::{self, Breaker, Verdict};
@@ -663,6 +664,10 @@ impl Pipeline {
                     task.enter(Doing::Waiting);
                     if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
                         return None;
+                    }
+                    // Those who tidy up a directory for temporary files may have taken ours.
+                    if let Err(error) = work_dir::restore(&self.options.work_dir) {
+                        log::debug!("the work directory cannot be made again: {error}");
                     }
                 }
                 result => {

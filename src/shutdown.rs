@@ -1,4 +1,4 @@
-//! Signals: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once
+//! Signals: the first SIGTERM, SIGINT or SIGHUP asks for a drain, the second ends the process at once
 //! with 128 + its number.
 //!
 //! Handlers only touch atomics. Nothing waits for a signal: whoever works asks
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 /// Whether, and by what, the process was asked to end. Clones share the answer.
@@ -24,13 +24,19 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Binds SIGTERM and SIGINT for the rest of the process.
+    /// Binds SIGTERM, SIGINT and SIGHUP for the rest of the process, the last one unless it is
+    /// ignored, as under `nohup`. A file that reaches the limit of its size is a failed write from
+    /// now on and does not end the process.
     ///
     /// # Errors
     /// The system refuses a handler.
     pub fn on_signals() -> io::Result<Self> {
         let shutdown = Self::new();
-        for (number, as_usize) in [(SIGTERM, 15usize), (SIGINT, 2)] {
+        let hangs_up = (!ignores_hangups()).then_some((SIGHUP, 1));
+        for (number, as_usize) in [(SIGTERM, 15usize), (SIGINT, 2)]
+            .into_iter()
+            .chain(hangs_up)
+        {
             // In this order: at the first signal the condition is still false when it is looked
             // at, and only then becomes true; the second signal, of either kind, finds it true.
             flag::register_conditional_shutdown(
@@ -41,6 +47,7 @@ impl Shutdown {
             flag::register_usize(number, Arc::clone(&shutdown.signal), as_usize)?;
             flag::register(number, Arc::clone(&shutdown.requested))?;
         }
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(shutdown)
     }
 
@@ -59,9 +66,19 @@ impl Shutdown {
         match self.signal.load(Ordering::SeqCst) {
             15 => Some("SIGTERM"),
             2 => Some("SIGINT"),
+            1 => Some("SIGHUP"),
             _ => None,
         }
     }
+}
+
+/// Whether the process was started with SIGHUP ignored; not where that cannot be told.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

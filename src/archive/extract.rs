@@ -251,14 +251,15 @@ impl Error {
 }
 
 /// Whether an I/O error says that this host lacks something: space, quota, memory, descriptors,
-/// a writable file system, or the directory itself.
+/// a writable file system, or the directory itself; or that it limits the size of files.
 pub fn is_host_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{NotFound, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    // ENFILE and EMFILE have no kind of their own; they are the same numbers on every Unix.
+    // ENFILE and EMFILE have no kind of their own, and that of EFBIG is a limit of ours elsewhere;
+    // they are the same numbers on every Unix.
     matches!(
         error.kind(),
         StorageFull | QuotaExceeded | ReadOnlyFilesystem | OutOfMemory | NotFound
-    ) || matches!(error.raw_os_error(), Some(23 | 24))
+    ) || matches!(error.raw_os_error(), Some(23 | 24 | 27))
 }
 
 /// A name of an archive in a form that is safe to print: escaped, and its end cut off.

@@ -5,7 +5,9 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +71,19 @@ impl WorkDir {
             }
         }
         Ok(removed)
+    }
+}
+
+/// Makes a work directory of this process again, at its place, if somebody has removed it. Without
+/// its lock file, so that another process may sweep it when it is old; then it is made once more.
+///
+/// # Errors
+///
+/// Its base is gone or not writable.
+pub fn restore(dir: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
     }
 }
 

@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use crate::support::program::{Program, pipe};
 
 /// A worker that touches nothing beyond its process.
+/// Port 1 of the loopback: nobody listens, and a worker goes on trying.
+const CONFIG: &str = "[consumer]\nbootstrap_servers = ['127.0.0.1:1']\n\
+                      [watchers.stats]\naddress = '127.0.0.1'\nport = 0\n";
+
 fn worker() -> Program {
-    // Port 1 of the loopback: nobody listens, and a worker goes on trying.
-    Program::new(["run"]).config(
-        "[consumer]\nbootstrap_servers = ['127.0.0.1:1']\n\
-         [watchers.stats]\naddress = '127.0.0.1'\nport = 0\n",
-    )
+    Program::new(["run"]).config(CONFIG)
 }
 
 #[test]
@@ -48,7 +48,11 @@ fn the_version_names_program_commit_and_rules() {
 
 #[test]
 fn the_first_signal_ends_the_worker_cleanly() {
-    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+    for (signal, name) in [
+        (Signal::TERM, "SIGTERM"),
+        (Signal::INT, "SIGINT"),
+        (Signal::HUP, "SIGHUP"),
+    ] {
         let running = worker().start();
         running.line("started");
         running.signal(signal);
@@ -57,6 +61,19 @@ fn the_first_signal_ends_the_worker_cleanly() {
         assert!(finished.stdout.contains(name), "{}", finished.stdout);
         assert_eq!(finished.stderr, "");
     }
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_so() {
+    let running = Program::behind("trap '' HUP", ["run"])
+        .config(CONFIG)
+        .start();
+    running.line("started");
+    running.signal(Signal::HUP);
+    running.signal(Signal::TERM);
+    let finished = running.finish();
+    assert_eq!(finished.code(), 0, "the first that counts");
+    assert!(finished.stdout.contains("SIGTERM"), "{}", finished.stdout);
 }
 
 #[test]

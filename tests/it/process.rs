@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ccx_data_pipeline::backoff::sleep_unless;
 use ccx_data_pipeline::telemetry::health::TICK_LIMIT;
 use kafka_protocol::messages::ApiKey;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
 
 use crate::support::archive_builder::{Tar, endless, gzip, gzip_stored};
@@ -209,6 +209,50 @@ fn p08_a_full_disk_costs_time_and_no_record() {
 /// default, the documents of the very size of the default. What is measured is the largest
 /// resident set of the process, its unoptimised code included: what a container's limit counts that cannot be
 /// given back.
+#[test]
+fn p08_a_limit_on_the_size_of_files_ends_no_process_and_no_record() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let id = Tar::new().file("config/id", CLUSTER);
+    stage.server.serve("/body", large_archive(&id, 3 << 20));
+    let record = stage.record("r-0", "/body");
+    broker.append(&stage.incoming, 0, [record]);
+    // Blocks of 512 bytes; the limit that can be lifted again.
+    let worker = Program::behind("ulimit -S -f 100", ["run"])
+        .config(&stage.config(""))
+        .start();
+    worker.line("host fault");
+    assert_eq!(broker.all_records(&stage.dead_letters).len(), 0);
+    let limits = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let pid = Pid::from_raw(worker.pid() as i32);
+    prlimit(pid, Resource::Fsize, limits).unwrap();
+    all_published(&broker, &stage, 1);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+}
+
+#[test]
+fn p08_a_work_directory_that_somebody_removes_is_made_again() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let worker = stage.worker("");
+    let dirs = || std::fs::read_dir(worker.tmp()).unwrap();
+    let dir = dirs().next().unwrap().unwrap().path();
+    std::fs::remove_dir_all(&dir).unwrap();
+    broker.append(&stage.incoming, 0, stage.records(0..3));
+    all_published(&broker, &stage, 3);
+    assert!(dir.is_dir());
+    let tmp = worker.tmp();
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 0);
+    let left = finished.dir.path().join(tmp.file_name().unwrap());
+    assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
+}
+
 #[test]
 fn p09_eight_slots_of_the_largest_archives_stay_below_128_mib() {
     const SIZE: usize = 12 << 20;
