@@ -104,6 +104,8 @@ struct Partition {
 pub struct Crashes {
     max: u32,
     range: usize,
+    /// Brokers may not take metadata: then there are no marks, and offsets go without.
+    marks: bool,
     partitions: BTreeMap<TopicPartition, Partition>,
 }
 
@@ -113,6 +115,7 @@ impl Crashes {
         Self {
             max: max.max(2),
             range,
+            marks: true,
             partitions: BTreeMap::new(),
         }
     }
@@ -260,6 +263,9 @@ impl Crashes {
         let Some(entry) = entry else {
             return (None, false);
         };
+        if !self.marks {
+            return (None, entry.acknowledged.is_some());
+        }
         let wanted = match entry.suspicion {
             None => (!entry.open.is_empty()).then_some(Mark {
                 crashes: 1,
@@ -286,9 +292,18 @@ impl Crashes {
         (wanted, wanted != entry.acknowledged)
     }
 
+    /// Leaves no marks from now on, because they would keep offsets from being committed. Whether
+    /// it did before.
+    pub fn unmark(&mut self) -> bool {
+        std::mem::take(&mut self.marks)
+    }
+
     /// Whether a crash now would leave the mark that it has to. When nobody is suspected, any
     /// mark will do.
     pub fn is_marked(&self, partition: &TopicPartition, lease: &Lease, watermark: i64) -> bool {
+        if !self.marks {
+            return true;
+        }
         let (wanted, differs) = self.mark(partition, lease, watermark);
         let Some(entry) = self.partitions.get(partition) else {
             return true;
@@ -396,6 +411,28 @@ mod tests {
         ] {
             assert_eq!(Mark::parse(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn without_marks_offsets_are_committed_bare() {
+        let (mut crashes, lease, p) = (Crashes::new(3, 4), Lease::new(), partition(0));
+        crashes.begin(&p, &lease, 5, Some("crashes=2;offset=5"));
+        crashes.began(&p, 5);
+        assert!(crashes.unmark());
+        assert!(!crashes.unmark(), "once");
+        assert_eq!(
+            crashes.mark(&p, &lease, 5),
+            (None, true),
+            "what is there goes"
+        );
+        crashes.committed(&p, &lease, None, true);
+        assert_eq!(crashes.mark(&p, &lease, 5), (None, false));
+        assert!(crashes.is_marked(&p, &lease, 5), "nobody waits for a mark");
+        assert_eq!(
+            crashes.admit(&p, 6, true),
+            Admission::Wait,
+            "what is known counts"
+        );
     }
 
     #[test]

@@ -529,6 +529,7 @@ impl Pipeline {
         stage: &'static str,
     ) -> Delivery {
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        let mut fault = None;
         loop {
             match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
                 Ok(_) => return Delivery::Acknowledged,
@@ -538,8 +539,12 @@ impl Pipeline {
                     error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. }),
                 ) => return Delivery::TooLarge(error),
                 Err(error @ SendError::Refused { .. }) => {
-                    if pauses.tries() == 0 {
-                        log::error!("{}; the record waits", chain(&error));
+                    if stage == "publish" {
+                        // Held until the record is written: the flow stands still meanwhile.
+                        let cause = || self.health.raise(Fault::Sink, chain(&error));
+                        fault.get_or_insert_with(cause);
+                    } else {
+                        self.refuse_burial(task, pauses.tries(), &chain(&error));
                     }
                     self.notify(known, &Event::Retried { stage });
                     if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
@@ -625,9 +630,7 @@ impl Pipeline {
                 Delivery::NotAuthorised => format!("not authorised to write to {}", sink.topic),
             };
             // A right can be given and a limit raised while we wait.
-            if pauses.tries() == 0 {
-                log::error!("dead letters are not accepted: {refusal}; the record waits");
-            }
+            self.refuse_burial(task, pauses.tries(), &refusal);
             self.notify(
                 known,
                 &Event::Retried {
@@ -637,6 +640,14 @@ impl Pipeline {
             if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
                 return None;
             }
+        }
+    }
+
+    /// The dead-letter topic refuses a record, which holds up its partition and no other.
+    fn refuse_burial(&self, task: &Task, tries: u32, refusal: &str) {
+        task.enter(Doing::Refused);
+        if tries == 0 {
+            log::error!("dead letters are not accepted: {refusal}; the record waits");
         }
     }
 

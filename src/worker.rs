@@ -23,6 +23,7 @@ use crate::kafka::{
     Consumer, Event, Fatal, FatalKind, Lease, Record, SkipCause, Stats, TopicPartition,
 };
 use crate::offsets::Offsets;
+use crate::outage::Outage;
 use crate::output::Sink;
 use crate::pipeline::task::{Doing, Task};
 use crate::pipeline::{Fate, Pipeline};
@@ -128,6 +129,8 @@ struct Worker {
     sink_stalled: Option<Instant>,
     sink_fault: Option<Raised>,
     halted: Option<Raised>,
+    /// Whether offsets are committed, as far as the log knows.
+    uncommitted: Outage,
 }
 
 impl Worker {
@@ -165,6 +168,7 @@ impl Worker {
             sink_stalled: None,
             sink_fault: None,
             halted: None,
+            uncommitted: Outage::default(),
         }
     }
 
@@ -369,7 +373,11 @@ impl Worker {
     fn bury_stuck(&mut self) -> Option<Exit> {
         let now = Instant::now();
         let after = self.options.stuck_after;
-        let is_stuck = |f: &InFlight| matches!(f.task.doing(), Doing::Working { until } if now > until + after);
+        let resumed = self.health.resumed();
+        let is_stuck = |f: &InFlight| match f.task.doing() {
+            Doing::Working { until } => is_overdue(now, until, resumed, after),
+            Doing::Queued | Doing::Waiting | Doing::Burying | Doing::Refused => false,
+        };
         let stuck: Vec<u64> = self
             .in_flight
             .iter()
@@ -457,6 +465,7 @@ impl Worker {
         let held = saturated
             || breaker_waits
             || self.sink_stalled.is_some()
+            || self.health.has(Fault::Sink)
             || self.health.has(Fault::Host)
             || self.rebalance != Rebalance::None;
         if held {
@@ -478,7 +487,11 @@ impl Worker {
         let burying = self
             .in_flight
             .values()
-            .filter(|f| stalled && f.task.doing() == Doing::Burying)
+            .filter(|f| match f.task.doing() {
+                Doing::Refused => true,
+                Doing::Burying => stalled,
+                Doing::Queued | Doing::Working { .. } | Doing::Waiting => false,
+            })
             .map(|f| f.record.partition.clone());
         let full = self
             .offsets
@@ -601,6 +614,12 @@ fn exit_of(fatal: &Fatal) -> Exit {
         FatalKind::Configuration => Exit::Configuration,
         FatalKind::Internal => Exit::Internal,
     }
+}
+
+/// Whether a task is long past its deadline. Deadlines run on while the process is stopped as a
+/// whole, and tasks do not: from its resumption on they have the time again.
+fn is_overdue(now: Instant, until: Instant, resumed: Option<Instant>, after: Duration) -> bool {
+    now > resumed.map_or(until, |resumed| resumed.max(until)) + after
 }
 
 fn as_gauge(count: usize) -> i64 {

@@ -41,6 +41,8 @@ pub struct Health(Mutex<State>);
 #[derive(Debug)]
 struct State {
     ticked: Instant,
+    /// When the process last went on after it had been stopped.
+    resumed: Option<Instant>,
     stuck: Option<String>,
     /// Why the membership is not ready; `None` when it is.
     joining: Option<String>,
@@ -74,6 +76,7 @@ impl Health {
     pub fn new() -> Self {
         Self(Mutex::new(State {
             ticked: Instant::now(),
+            resumed: None,
             stuck: None,
             joining: Some("not a member of the group yet".into()),
             breaker: None,
@@ -119,6 +122,16 @@ impl Health {
             health: Arc::clone(self),
             fault,
         }
+    }
+
+    /// The process goes on after it was stopped as a whole: a debugger, a frozen container.
+    pub fn resume(&self) {
+        self.state().resumed = Some(Instant::now());
+    }
+
+    /// When the process last went on after it had been stopped.
+    pub fn resumed(&self) -> Option<Instant> {
+        self.state().resumed
     }
 
     /// Whether a fault is raised.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Rebalance, Worker};
 use crate::error::chain;
-use crate::kafka::{Commit, CommitResult, Consumer, Metadata};
+use crate::kafka::{Code, Commit, CommitResult, Consumer, Metadata};
 
 /// Settled records after which a commit does not wait for its interval.
 const COMMIT_AFTER: usize = 500;
@@ -72,6 +72,7 @@ impl Worker {
             });
         }
         let began = Instant::now();
+        let mut refused: Option<(String, bool)> = None;
         for answer in send(&mut self.consumer, &commits, &metadata) {
             let result = match &answer.result {
                 Ok(()) => {
@@ -82,20 +83,55 @@ impl Worker {
                     }
                     "ok"
                 }
-                Err(error) if error.is_transient() => {
-                    log::debug!("commit of {}: {}", answer.partition, chain(error));
-                    self.metrics.retries.with_label_values(&["commit"]).inc();
-                    "retried"
-                }
                 Err(error) => {
-                    log::warn!("commit of {} failed: {}", answer.partition, chain(error));
-                    "failed"
+                    let what = format!("commit of {}: {}", answer.partition, chain(error));
+                    log::debug!("{what}");
+                    if error.code() == Some(Code::OffsetMetadataTooLarge) && self.crashes.unmark() {
+                        log::warn!(
+                            "the brokers do not take what is committed beside the offsets \
+                             (offset.metadata.max.bytes): crash loops are not recognised"
+                        );
+                    }
+                    let passes = error.is_transient();
+                    let (line, all_pass) = refused.take().unwrap_or((what, true));
+                    refused = Some((line, all_pass && passes));
+                    if passes {
+                        self.metrics.retries.with_label_values(&["commit"]).inc();
+                        "retried"
+                    } else {
+                        "failed"
+                    }
                 }
             };
             self.metrics.commits.with_label_values(&[result]).inc();
         }
+        self.note_commits(refused);
         // Not from its beginning: one that takes long must leave time for records in between.
         self.last_commit = Instant::now();
         self.last_commit_took = began.elapsed();
+    }
+
+    /// Says that offsets cannot be committed, once for all partitions: `refused` is the first
+    /// refusal, and whether all of them may pass by themselves.
+    fn note_commits(&mut self, refused: Option<(String, bool)>) {
+        let now = Instant::now();
+        match refused {
+            Some((line, passes)) => {
+                let tells = if passes {
+                    self.uncommitted.lasts(now)
+                } else {
+                    self.uncommitted.goes_on(now)
+                };
+                if tells {
+                    log::warn!("offsets are not committed, which is tried again: {line}");
+                }
+            }
+            None => {
+                if let Some(over) = self.uncommitted.over(now).filter(|over| over.told) {
+                    let lasted = over.lasted.as_secs_f64();
+                    log::info!("offsets are committed again after {lasted:.1} s");
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::download::{Budget, Downloader};
 use crate::engine::{RuleOptions, RuleSet};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::kafka::{self, Code, Consumer, Producer, Stats};
+use crate::kafka::{self, Consumer, Producer, Stats};
 use crate::output::{Output, Sink};
 use crate::pipeline::{self, Pipeline};
 use crate::rules::RULES;
@@ -213,7 +213,10 @@ fn serve(
 /// Runs the loop on a thread of its own and holds it to the shutdown time: whatever it waits for
 /// then, the process ends.
 fn supervise(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
+    /// This thread does no I/O: a turn of so long means that it was not let run.
+    const STANDSTILL: Duration = Duration::from_secs(5);
     let (report, ended) = mpsc::channel();
+    let health = Arc::clone(&parts.health);
     let limit = config.worker.shutdown_timeout;
     let thread = std::thread::Builder::new().name("poll".into());
     let (own_config, own_shutdown) = (config.clone(), shutdown.clone());
@@ -224,7 +227,14 @@ fn supervise(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
         return Exit::Internal;
     }
     let mut asked = None;
+    let mut turn = Instant::now();
     loop {
+        let stood_still = turn.elapsed();
+        turn = Instant::now();
+        if stood_still > STANDSTILL {
+            health.resume();
+            log::warn!("the process was stopped for {} s", stood_still.as_secs());
+        }
         match ended.recv_timeout(Duration::from_millis(50)) {
             Ok(exit) => {
                 if let (None, Some(signal)) = (asked, shutdown.signal()) {
@@ -300,6 +310,7 @@ fn poll(config: &Config, shutdown: &Shutdown, parts: Parts) -> Exit {
 fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<Exit> {
     let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 20);
     let mut missing_since = None;
+    let mut told = None;
     loop {
         health.tick();
         if shutdown.is_requested() {
@@ -328,14 +339,19 @@ fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<E
                 health.membership(Some(format!("topic {} is missing", sink.topic)));
             }
             // The client itself logs the state of its brokers.
-            Err(error) if error.is_transient() => health.membership(Some(chain(&error))),
+            Err(error) if error.is_transient() => {
+                let cause = chain(&error);
+                if matches!(error, kafka::Error::Topic { .. }) && told.as_ref() != Some(&cause) {
+                    log::warn!("{cause}; waits for it");
+                    told = Some(cause.clone());
+                }
+                health.membership(Some(cause));
+            }
             Err(error) => {
                 log::error!("topic {}: {}", sink.topic, chain(&error));
                 return Some(match error {
                     kafka::Error::Authentication { .. } => Exit::NotAuthorised,
-                    _ if error.code() == Some(Code::TopicAuthorizationFailed) => {
-                        Exit::NotAuthorised
-                    }
+                    _ if error.is_authorisation() => Exit::NotAuthorised,
                     _ => Exit::Configuration,
                 });
             }

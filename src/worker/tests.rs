@@ -134,6 +134,20 @@ fn p07_a_task_that_does_not_end_costs_its_record_and_the_process() {
 }
 
 #[test]
+fn p07_a_process_that_was_stopped_has_no_stuck_tasks() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let after = Duration::from_secs(30);
+    assert!(!is_overdue(at(40), at(10), None, after));
+    assert!(is_overdue(at(41), at(10), None, after));
+    let stopped = Some(at(300));
+    assert!(!is_overdue(at(300), at(10), stopped, after));
+    assert!(!is_overdue(at(330), at(10), stopped, after));
+    assert!(is_overdue(at(331), at(10), stopped, after));
+    assert!(!is_overdue(at(331), at(310), stopped, after));
+}
+
+#[test]
 fn p06_a_panic_outside_of_a_rule_costs_its_record() {
     // The end of such a deadline cannot be said, and that it is asked for is a panic.
     let endless = |config: &mut Config| config.downloader.deadline = Duration::MAX;

@@ -36,6 +36,7 @@ mod house;
 mod input_properties;
 mod inside;
 mod kafka_security;
+mod odd_answers;
 mod pipeline;
 mod process;
 mod producer;
