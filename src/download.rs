@@ -125,7 +125,8 @@ pub struct Download {
     pub duration: Duration,
     /// HTTP status, always 200.
     pub status: u16,
-    /// `Content-Type` as the server says, cut to 100 bytes: a login page says `text/html`.
+    /// `Content-Type` as the server says, without parameters and cut to 100 bytes: a login page
+    /// says `text/html`.
     pub content_type: Option<String>,
     _reservation: Reservation,
 }
@@ -352,11 +353,9 @@ impl Task<'_> {
             return Err(self.refused_by_server(&mut response));
         }
         let content_type = header(&response, http::header::CONTENT_TYPE).map(|value| {
-            value
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(100)
-                .collect()
+            // Parameters tell nothing about an archive, and may hold anything.
+            let kind = value.split(';').next().unwrap_or_default().trim_end();
+            kind.chars().filter(|c| !c.is_control()).take(100).collect()
         });
         let limit = self.downloader.options.max_archive_size;
         let declared = response.body().content_length();

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -21,7 +21,8 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// How long a read of a body blocks before the reader may look at clocks and cancellation.
+/// How long reading a body takes, whether bytes come or not, before the reader may look at clocks
+/// and cancellation: the client itself reads on through trailers and the like without end.
 const SLICE: Duration = Duration::from_millis(200);
 
 /// Errors of this room, which travel through the client in `ureq::Error::Other`.
@@ -192,6 +193,7 @@ impl<In: Transport> Connector<In> for GuardConnector {
         Ok(chained.map(|inner| Guard {
             inner,
             answered: false,
+            slice_end: None,
         }))
     }
 }
@@ -202,6 +204,8 @@ pub(super) struct Guard<In: Transport> {
     inner: In,
     /// Whether a byte has come since the last request was written.
     answered: bool,
+    /// When the reader of a body gets its say.
+    slice_end: Option<Instant>,
 }
 
 impl<In: Transport> Guard<In> {
@@ -223,15 +227,27 @@ impl<In: Transport> Transport for Guard<In> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.answered = false;
+        self.slice_end = None;
         self.inner
             .transmit_output(amount, timeout)
             .map_err(|error| self.explain(error))
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        if timeout.reason == Timeout::RecvBody && *timeout.after > SLICE {
-            timeout.after = Span::Exact(SLICE);
-            timeout.reason = Timeout::PerRead;
+        if timeout.reason == Timeout::RecvBody {
+            let now = Instant::now();
+            let left = self
+                .slice_end
+                .get_or_insert(now + SLICE)
+                .saturating_duration_since(now);
+            if left.is_zero() {
+                self.slice_end = None;
+                return Err(ureq::Error::Timeout(Timeout::PerRead));
+            }
+            if *timeout.after > left {
+                timeout.after = Span::Exact(left);
+                timeout.reason = Timeout::PerRead;
+            }
         }
         let progress = self
             .inner

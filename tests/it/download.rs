@@ -945,8 +945,12 @@ fn u20_retry_after_is_followed_within_the_deadline() {
 #[test]
 fn u21_success_with_a_page_is_a_fact_for_the_log() {
     let server = ArchiveServer::start();
-    let hostile = "text/html; ".to_owned() + &"x".repeat(1000);
-    for (kind, length) in [("text/html", 9), (hostile.as_str(), 100)] {
+    let hostile = "text/html".to_owned() + &"x".repeat(1000);
+    for (kind, length) in [
+        ("text/html", 9),
+        ("text/html ; charset=utf-8; url=s3cret", 9),
+        (hostile.as_str(), 100),
+    ] {
         server.script(
             "/private/a",
             [Reply::status(200, &[("Content-Type", kind)], "<html>")],
@@ -1199,6 +1203,98 @@ fn u24_header_bombs() {
     }
     server.serve("/private/b", "archive");
     client.fetch(&server.url("/private/b")).unwrap();
+}
+
+#[test]
+fn u24_framings_that_contradict_or_break_off_are_no_archive() {
+    let server = ArchiveServer::start();
+    let ok = |rest: &str| Reply::raw(format!("HTTP/1.1 200 OK\r\n{rest}")).then_close();
+    let chunked = |rest: &str| ok(&format!("Transfer-Encoding: chunked\r\n\r\n{rest}"));
+    for broken in [
+        ok("Content-Length: +7\r\n\r\narchive"),
+        ok("Content-Length: 0x7\r\n\r\narchive"),
+        ok("Content-Length:\r\n\r\narchive"),
+        ok("Content-Length : 7\r\n\r\narchive"),
+        ok("X: folded\r\n here\r\nContent-Length: 7\r\n\r\narchive"),
+        ok("X: \0\r\nContent-Length: 7\r\n\r\narchive"),
+        ok("no colon\r\nContent-Length: 7\r\n\r\narchive"),
+        ok("Content-Length: 7\r\n"),
+        ok("Content-Length: 7\r\n\r\n"),
+        chunked("fffffffffffffffff\r\narchive"),
+        chunked("-7\r\narchive\r\n0\r\n\r\n"),
+        chunked("0x7\r\narchive\r\n0\r\n\r\n"),
+        chunked("\r\narchive\r\n0\r\n\r\n"),
+        chunked("7\r\narchive??0\r\n\r\n"),
+        chunked("7\r\narchive\r\n"),
+        Reply::raw("archive").then_close(),
+        Reply::raw("HTTP/2.0 200 OK\r\nContent-Length: 7\r\n\r\narchive").then_close(),
+        Reply::raw("HTTP/1.1 20 OK\r\nContent-Length: 7\r\n\r\narchive").then_close(),
+    ] {
+        server.script("/private/a", [broken]);
+        let client = Client::new(options());
+        assert_failed(
+            client.fetch(&server.url("/private/a")),
+            Reason::DownloadFailed,
+            2,
+        );
+    }
+    for whole in [
+        chunked("7;name=\"value\"\r\narchive\r\n0\r\nX-Trailer: y\r\n\r\n"),
+        ok("Content-Length: 007\r\n\r\narchive"),
+        // Chunks count, whatever else is said.
+        ok("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n7\r\narchive\r\n0\r\n\r\n"),
+        Reply::raw("HTTP/1.0 200 OK\r\n\r\narchive").then_close(),
+        Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n")
+            .then_send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\narchive"),
+    ] {
+        server.script("/private/a", [whole]);
+        let client = Client::new(options());
+        let download = client.fetch(&server.url("/private/a")).unwrap();
+        assert_eq!(bytes_of(download), b"archive");
+    }
+}
+
+/// Bytes come all the time, but none of them is one of the body.
+#[test]
+fn u14_what_surrounds_a_body_ends_at_the_deadline_too() {
+    let server = ArchiveServer::start();
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\narchive\r\n0\r\n";
+    let endless = Reply::raw(head).then_endless("X-Trailer: y\r\n".repeat(50));
+    server.script("/private/a", [endless]);
+    let url = server.url("/private/a");
+    let client = Client::new(Options {
+        deadline: Duration::from_secs(1),
+        ..options()
+    });
+    let error = assert_failed(client.fetch(&url), Reason::DownloadFailed, 1);
+    assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
+    // The caller has its say as well.
+    let asked = AtomicUsize::new(0);
+    let client = Client::new(options());
+    let cancelled = || asked.fetch_add(1, Ordering::SeqCst) > 3;
+    let failure = client.fetch_unless(&url, &cancelled).unwrap_err();
+    assert!(failure.error.is_cancelled(), "{failure:?}");
+}
+
+/// One record's server must not choose what another record's archive is.
+#[test]
+fn u25_bytes_behind_an_answer_are_not_the_next_one() {
+    let server = ArchiveServer::start();
+    server.serve("/private/b", "innocent");
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for head in [
+        "Content-Length: 7\r\n\r\narchive",
+        "Transfer-Encoding: chunked\r\n\r\n7\r\narchive\r\n0\r\n\r\n",
+        "Content-Length: 7\r\nConnection: close\r\n\r\narchive",
+    ] {
+        let reply = Reply::raw(format!("HTTP/1.1 200 OK\r\n{head}{evil}"));
+        server.script("/private/a", [reply]);
+        let client = Client::new(options());
+        let download = client.fetch(&server.url("/private/a")).unwrap();
+        assert_eq!(bytes_of(download), b"archive");
+        let next = client.fetch(&server.url("/private/b")).unwrap();
+        assert_eq!(bytes_of(next), b"innocent");
+    }
 }
 
 #[test]
