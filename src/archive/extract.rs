@@ -315,6 +315,11 @@ pub fn extract(
                 limit: limits.entries,
             });
         }
+        if member.kind == Kind::Label {
+            // It names the archive: nothing lies there or below.
+            ignored.other += 1;
+            continue;
+        }
         let refused = |danger, name: &[u8]| Error::Unsafe {
             member: number,
             danger,
@@ -337,11 +342,12 @@ pub fn extract(
             Kind::File if name.is_empty() => (Role::File, Some(&mut ignored.other)),
             Kind::File => (Role::File, None),
             Kind::Directory => (Role::Directory, None),
+            Kind::Listing => (Role::Directory, Some(&mut ignored.other)),
             Kind::Link => (Role::Link, Some(&mut ignored.links)),
             Kind::Device => (Role::File, Some(&mut ignored.devices)),
             Kind::Fifo => (Role::File, Some(&mut ignored.fifos)),
             Kind::PaxSparse => (Role::File, Some(&mut ignored.sparse)),
-            Kind::Other => (Role::File, Some(&mut ignored.other)),
+            Kind::Other | Kind::Label => (Role::File, Some(&mut ignored.other)),
         };
         let is_ignored = counter.is_some();
         if let Some(counter) = counter {

@@ -337,6 +337,16 @@ fn container(first: &[u8]) -> Option<&'static str> {
         (b"\x1f\x9d", "compress"),
         (b"\x1f\xa0", "compress"),
         (b"LZIP", "lzip"),
+        (b"\x5d\0\0", "lzma"),
+        (b"\x89LZO\0\r\n\x1a\n", "lzop"),
+        (b"\x02\x21\x4c\x18", "lz4"),
+        (b"\xff\x06\0\0sNaPpY", "snappy"),
+        (b"070701", "cpio"),
+        (b"070702", "cpio"),
+        (b"070707", "cpio"),
+        (b"!<arch>\n", "ar"),
+        (b"MSCF\0\0\0\0", "cab"),
+        (b"xar!", "xar"),
     ];
     // A tar header begins with a name, which may look like any of these.
     if members::is_header(first) {
@@ -346,6 +356,12 @@ fn container(first: &[u8]) -> Option<&'static str> {
         && (magic.starts_with(b"1AY&SY") || magic.starts_with(b"\x17\x72\x45\x38\x50\x90"))
     {
         return Some("bzip2");
+    }
+    // What zstd readers skip may stand before the first frame.
+    if let [0x50..=0x5f, magic @ ..] = first
+        && magic.starts_with(b"\x2a\x4d\x18")
+    {
+        return Some("zstd");
     }
     MAGIC
         .iter()

@@ -21,6 +21,10 @@ pub(super) enum Kind {
     File,
     /// A directory.
     Directory,
+    /// A directory in an incremental archive of GNU tar, with the names that it had as content.
+    Listing,
+    /// GNU tar's name for the whole archive.
+    Label,
     /// A symbolic or hard link.
     Link,
     /// A character or block device.
@@ -326,6 +330,8 @@ impl<'a> Members<'a> {
             b'3' | b'4' => Kind::Device,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
+            b'D' => Kind::Listing,
+            b'V' => Kind::Label,
             b'S' => {
                 let gnu = header
                     .as_gnu()

@@ -236,6 +236,38 @@ fn a04_special_members_are_counted_and_left() {
     assert_eq!((ignored.devices, ignored.fifos, ignored.other), (2, 1, 4));
 }
 
+/// What GNU tar writes with `--label` and `--listed-incremental`.
+#[test]
+fn a04_labels_and_listed_directories_hide_no_member() {
+    let wanted = Wanted::new(&[("config/version.json", false)]).unwrap();
+    let run = |tar: &Tar| run_with(&mut &tar.gzip()[..], &Limits::default(), &wanted).unwrap();
+    for label in ["weekly", "config", "config/id", "../x", "/x"] {
+        for top in ["", "top/"] {
+            let name = format!("{top}config/id");
+            let tar = Tar::new()
+                .member(&Header::new(label).kind(b'V'), b"")
+                .file(&name, "x")
+                .file(format!("{top}config/version.json"), "{}");
+            let extracted = run(&tar);
+            assert_eq!(names(&extracted), ["config/id", "config/version.json"]);
+            assert_eq!(
+                (extracted.ignored.other, extracted.ignored.absolute),
+                (1, 0)
+            );
+        }
+    }
+    let list = b"Yid\0Yversion.json\0\0";
+    let listed = |name: &str| Header::new(name).kind(b'D').size(list.len() as u64);
+    let tar = Tar::new()
+        .member(&listed("top/"), list)
+        .member(&listed("top/config/"), list)
+        .file("top/config/id", "x")
+        .file("top/config/version.json", "{}");
+    let extracted = run(&tar);
+    assert_eq!(names(&extracted), ["config/id", "config/version.json"]);
+    assert_eq!(extracted.ignored.other, 2);
+}
+
 #[test]
 fn a05_modes_and_owners_are_ignored() {
     let mut tar = Tar::new();
@@ -880,6 +912,16 @@ fn a26_other_containers_are_named() {
         (b"BZh91AY&SYrest", "bzip2"),
         (b"BZh9\x17\x72\x45\x38\x50\x90", "bzip2"),
         (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"\x50\x2a\x4d\x18\x01\0\0\0x\x28\xb5\x2f\xfd", "zstd"),
+        (b"\x5d\0\0\x80\0rest", "lzma"),
+        (b"\x89LZO\0\r\n\x1a\nrest", "lzop"),
+        (b"\x04\x22\x4d\x18rest", "lz4"),
+        (b"\x02\x21\x4c\x18rest", "lz4"),
+        (b"\xff\x06\0\0sNaPpYrest", "snappy"),
+        (b"070701rest", "cpio"),
+        (b"!<arch>\ndebian-binary", "ar"),
+        (b"MSCF\0\0\0\0rest", "cab"),
+        (b"xar!rest", "xar"),
         (&gzip_in_gzip, "gzip in gzip"),
     ];
     for (body, name) in bodies {
