@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use self::text::Style;
 use crate::config::{Config, Env, File, Problems};
@@ -280,8 +280,12 @@ fn put(output: &str) -> Exit {
 }
 
 fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
+    // The report says it in UTC, which reaches no further than the last second of the year 9999.
     OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "wants a time like 2021-07-13T07:16:44Z".to_owned())
+        .ok()
+        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
+        .filter(|time| time.year() >= 0)
+        .ok_or_else(|| "wants a time like 2021-07-13T07:16:44Z".to_owned())
 }
 
 /// A reason that dead letters can have.
@@ -309,7 +313,13 @@ mod tests {
     fn reference_times() {
         let time = rfc3339("2021-07-13T07:16:44Z").expect("a time");
         assert_eq!(time.unix_timestamp(), 1_626_160_604);
-        assert!(rfc3339("yesterday").is_err());
+        for none in [
+            "yesterday",
+            "9999-12-31T23:59:59-00:01",
+            "0000-01-01T00:00:00+00:01",
+        ] {
+            assert!(rfc3339(none).is_err(), "{none}");
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Ingress {
     pub org_id: u32,
     /// Account, from `identity.account_number`, when it is a number of 32 bits.
     pub account_number: Option<u32>,
+    /// Whether there is an account that is no such number.
+    pub odd_account: bool,
     /// Cluster: `cluster_name`, else `identity.system.cluster_id`, whichever is a UUID first.
     pub cluster_name: Option<Uuid>,
     /// Time of the upload, RFC 3339, as received.
@@ -141,6 +143,8 @@ pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
     let uploaded_at = parse_timestamp(timestamp).ok_or(Error::Timestamp)?;
 
     let at = |path: &[&str]| identity.at(path);
+    let account = at(&["account_number"]).filter(|account| !is_nothing(account));
+    let account_number = account.and_then(number);
     let cluster_name = message
         .get("cluster_name")
         .and_then(uuid_of)
@@ -148,7 +152,8 @@ pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
     Ok(Ingress {
         url: SignedUrl::new(url),
         org_id: org_id(at(&["internal", "org_id"]))?,
-        account_number: at(&["account_number"]).and_then(number),
+        account_number,
+        odd_account: account.is_some() && account_number.is_none(),
         cluster_name,
         timestamp: timestamp.to_owned(),
         uploaded_at,
@@ -224,6 +229,8 @@ fn decode_base64(encoded: &str) -> Option<Vec<u8>> {
 }
 
 fn org_id(value: Option<&Kept>) -> Result<u32, Error> {
+    /// 2^63: no float above it has a fraction.
+    const MOST: f64 = 9_223_372_036_854_775_808.0;
     match value {
         Some(Kept::Text(text)) => digits(text).ok_or(Error::OrgId),
         // A float is no integer, and so no organisation at all.
@@ -231,11 +238,18 @@ fn org_id(value: Option<&Kept>) -> Result<u32, Error> {
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
             .ok_or(Error::OrgId),
+        // An integer beyond 64 bits comes as a float.
+        Some(Kept::Number(n)) if n.as_f64().is_some_and(|n| n.abs() > MOST) => Err(Error::OrgId),
         Some(_) => Err(Error::Identity(
             "holds an `identity.internal.org_id` of another type",
         )),
         None => Err(Error::Identity("holds no `identity.internal.org_id`")),
     }
+}
+
+/// How an identity says that there is no account.
+fn is_nothing(account: &Kept) -> bool {
+    *account == Kept::Null || account.as_str() == Some("")
 }
 
 fn number(value: &Kept) -> Option<u32> {
@@ -269,15 +283,17 @@ fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
     }
 }
 
-/// Any ISO 8601 form, converted to UTC; without a zone it is taken as UTC.
+/// Any ISO 8601 form, converted to UTC; without a zone it is taken as UTC. What no year of four
+/// digits can say, there or here, is no time.
 fn parse_gathering_time(text: &str) -> Option<OffsetDateTime> {
     // The parser wants a `T`; a blank is what `str()` of a Python time writes.
     let text = &text.replacen(' ', "T", 1);
     OffsetDateTime::parse(text, &Iso8601::DEFAULT)
-        .map(|time| time.to_offset(UtcOffset::UTC))
         .or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::DEFAULT).map(|t| t.assume_utc()))
         .or_else(|_| Date::parse(text, &Iso8601::DEFAULT).map(|d| d.midnight().assume_utc()))
         .ok()
+        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
+        .filter(|time| time.year() >= 0)
 }
 
 #[cfg(test)]
@@ -455,27 +471,30 @@ mod tests {
             json!("4294967296"),
             json!(4_294_967_296_u64),
             json!(-1),
+            json!(1e40),
         ] {
             assert_eq!(org(bad.clone()), Err(Reason::OrgId), "{bad}");
         }
+        assert_eq!(org(json!(1.5)), Err(Reason::Identity));
     }
 
     #[test]
     fn m07_account_is_left_out_when_it_is_no_number() {
-        for account in [
-            json!(null),
-            json!(""),
-            json!("x"),
-            json!({}),
-            json!("4294967296"),
+        for (account, odd) in [
+            (json!(null), false),
+            (json!(""), false),
+            (json!("x"), true),
+            (json!(-1), true),
+            (json!({}), true),
+            (json!("4294967296"), true),
         ] {
             let identity =
                 json!({"identity": {"internal": {"org_id": "1"}, "account_number": account}});
-            assert_eq!(
-                parse_json(&with_identity(identity)).unwrap().account_number,
-                None
-            );
+            let ingress = parse_json(&with_identity(identity)).unwrap();
+            assert_eq!((ingress.account_number, ingress.odd_account), (None, odd));
         }
+        let without = json!({"identity": {"internal": {"org_id": "1"}}});
+        assert!(!parse_json(&with_identity(without)).unwrap().odd_account);
     }
 
     #[test]
@@ -557,6 +576,13 @@ mod tests {
             ("2020-12-09T10:00:00", Some("2020-12-09T10:00:00Z")),
             ("2020-12-09", Some("2020-12-09T00:00:00Z")),
             ("soon", None),
+            // In UTC these lie beyond the years of four digits.
+            ("9999-12-31T23:59:59-00:01", None),
+            ("0000-01-01T00:00:00+00:01", None),
+            ("-000001-01-01T00:00:00Z", None),
+            ("-009999-01-01T00:00:00+23:00", None),
+            ("0000-01-01T00:00:00Z", Some("0000-01-01T00:00:00Z")),
+            ("9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59Z")),
         ] {
             let message = with(
                 "metadata",

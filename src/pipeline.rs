@@ -297,12 +297,23 @@ impl Pipeline {
                 record_time: known.record.timestamp,
             },
         );
-        if ingress.request_id.is_none() {
+        let lacks = [
+            (
+                ingress.request_id.is_none(),
+                "the record has no request id; its result says null",
+            ),
+            (
+                ingress.odd_account,
+                "the account is no number of 32 bits; the result goes without it",
+            ),
+        ];
+        for (_, what) in lacks.iter().filter(|(lacks, _)| *lacks) {
             log::warn!(
                 topic = known.record.partition.topic.as_ref(),
                 partition = known.record.partition.partition,
-                offset = known.record.offset;
-                "the record has no request id; its result says null"
+                offset = known.record.offset,
+                request_id = known.request_id;
+                "{what}"
             );
         }
         Ok(ingress)

@@ -84,6 +84,7 @@ mod tests {
         Ingress {
             url: SignedUrl::new("https://bucket.s3.amazonaws.com/a".to_owned()),
             org_id: 11,
+            odd_account: false,
             account_number: None,
             cluster_name: None,
             timestamp: "2021-07-13T07:16:44Z".to_owned(),

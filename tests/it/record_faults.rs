@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::archive_builder::Tar;
 use crate::support::broker::Broker;
-use crate::support::broker::batch::LogRecord;
+use crate::support::broker::batch::{LogRecord, NewRecord};
 use crate::support::program::{Program, Running};
 use crate::support::stage::{Ledger, Stage, endpoint, metric, value};
 
@@ -129,4 +131,43 @@ fn p07_an_archive_past_its_deadline_is_a_dead_letter() {
     assert!(metric(&endpoint, timeouts) >= Some(1.0));
     let ledger = Ledger::new(broker.all_records(&stage.outgoing), letters);
     assert_eq!(ledger.lost(0..3), Vec::<String>::new());
+}
+
+#[test]
+fn m07_an_account_that_is_no_number_is_left_out_with_one_warning() {
+    let broker = Broker::start();
+    let stage = stage(&broker);
+    let accounts = [
+        json!("x"),
+        json!(u64::MAX),
+        json!(""),
+        json!(null),
+        json!("7"),
+    ];
+    let records = accounts.iter().enumerate().map(|(number, account)| {
+        let identity = json!({"identity": {
+            "internal": {"org_id": "7"},
+            "account_number": account,
+        }});
+        let mut value = stage.announcement(&format!("r-{number}"), "/archive");
+        value["b64_identity"] = json!(BASE64_STANDARD.encode(identity.to_string()));
+        NewRecord::keyed("k", value.to_string()).at(now_ms())
+    });
+    broker.append(&stage.incoming, 0, records.collect::<Vec<_>>());
+    let worker = stage.worker("");
+    broker.wait("all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(5)
+    });
+    let results = broker.all_records(&stage.outgoing);
+    let accounts: Vec<_> = results
+        .iter()
+        .map(|result| value(result).get("AccountNumber").cloned())
+        .collect();
+    assert_eq!(accounts.len(), 5);
+    assert_eq!(accounts.iter().flatten().collect::<Vec<_>>(), [&json!(7)]);
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    let warnings = finished.stdout.lines();
+    let warnings = warnings.filter(|line| line.contains("the account is no number"));
+    assert_eq!(warnings.count(), 2, "{}", finished.stdout);
 }
