@@ -19,13 +19,15 @@ pub mod work_dir;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
 
+use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::documents::field::{from_json, object, within};
+use self::documents::field::{from_json, hold, object, within};
 use self::documents::{Damage, Document, Found, Source};
 use self::extract::Extracted;
 use self::files::Files;
@@ -80,11 +82,14 @@ pub struct Archive {
     remote_configuration_version: OnceCell<Option<String>>,
     config_id_mtime: Option<u64>,
     document_size: u64,
+    /// When reading documents ends.
+    deadline: Option<Instant>,
     /// What is left of [`MEMORY`].
     room: Cell<usize>,
     reads: Cell<u64>,
     damaged: Cell<u64>,
     host_fault: RefCell<Option<io::Error>>,
+    late: Cell<bool>,
 }
 
 struct File {
@@ -102,13 +107,18 @@ enum Content {
 }
 
 impl Content {
-    fn open<'a>(&'a self, path: &'a str, limit: u64) -> Result<Source<'a>, Damage> {
+    fn open<'a>(
+        &'a self,
+        path: &'a str,
+        limit: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Source<'a>, Damage> {
         match self {
             Content::Memory(bytes) => Ok(Source::new(
                 path,
                 bytes.len() as u64,
                 limit,
-                Box::new(bytes.as_slice()),
+                Box::new(Timely::new(bytes.as_slice(), deadline)),
             )),
             Content::Extracted(files, name) => {
                 let gone = || Damage::Host(io::ErrorKind::NotFound.into());
@@ -118,9 +128,40 @@ impl Content {
                     return Err(Damage::Size { size, limit });
                 }
                 let content = file.open().map_err(Damage::Host)?;
+                let content = Timely::new(content, deadline);
                 Ok(Source::new(path, size, limit, Box::new(content)))
             }
         }
+    }
+}
+
+/// Reads until a deadline.
+struct Timely<R> {
+    content: R,
+    deadline: Option<Instant>,
+}
+
+/// The deadline for reading is over. Travels through parsers in an [`io::Error`].
+#[derive(Debug, Error)]
+#[error("no time is left to read it")]
+struct Late;
+
+fn is_late(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Late>())
+}
+
+impl<R> Timely<R> {
+    fn new(content: R, deadline: Option<Instant>) -> Timely<R> {
+        Timely { content, deadline }
+    }
+}
+
+impl<R: Read> Read for Timely<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.deadline.is_some_and(|end| Instant::now() >= end) {
+            return Err(io::Error::other(Late));
+        }
+        self.content.read(into)
     }
 }
 
@@ -219,11 +260,25 @@ impl Archive {
             remote_configuration_version: OnceCell::new(),
             config_id_mtime,
             document_size,
+            deadline: None,
             room: Cell::new(MEMORY),
             reads: Cell::new(0),
             damaged: Cell::new(0),
             host_fault: RefCell::new(None),
+            late: Cell::new(false),
         }
+    }
+
+    /// Ends reading at the deadline, also in the middle of a document: one of hundreds of MiB, or
+    /// thousands that one rule asks for, would hold up the task for longer than it may take.
+    pub fn until(self, deadline: Option<Instant>) -> Archive {
+        Archive { deadline, ..self }
+    }
+
+    /// Whether a document was not read for want of time. What rules said since then says nothing
+    /// about the archive.
+    pub fn is_late(&self) -> bool {
+        self.late.get()
     }
 
     /// The kind of cluster, as metrics name it.
@@ -305,12 +360,21 @@ impl Archive {
         read: impl FnOnce(Source<'_>) -> Result<T, Damage>,
     ) -> Option<T> {
         self.reads.set(self.reads.get() + 1);
-        let read = || content.open(path, self.document_size).and_then(read);
+        let read = || {
+            let source = content.open(path, self.document_size, self.deadline)?;
+            let document = read(source)?;
+            hold(size_of::<T>())?;
+            Ok(document)
+        };
         let (result, left) = within(self.room.get(), read);
         match result {
             Ok(document) => {
                 self.room.set(left);
                 Some(document)
+            }
+            Err(Damage::Host(error)) if is_late(&error) => {
+                self.late.set(true);
+                None
             }
             Err(Damage::Host(error)) => {
                 *self.host_fault.borrow_mut() = Some(error);
@@ -334,6 +398,8 @@ impl Archive {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::documents::timestamp;
     use super::*;
 
@@ -410,6 +476,68 @@ mod tests {
         let pods = archive.pods().len();
         assert!((1..9).contains(&pods), "{pods}");
         assert_eq!(archive.damaged(), 9 - pods as u64);
+    }
+
+    /// Lines are cut, and their number is bounded; a file of each kind below is within both.
+    #[test]
+    fn a28_texts_take_no_more_memory_than_they_may() {
+        let long = "x".repeat(60_000);
+        let log = format!("VSphereProblemDetectorController failed to sync {long}\n").repeat(400);
+        let dvo = format!(
+            "deployment_validation_operator_host_ipc{{kind=\"{long}\",namespace_uid=\"1\",uid=\"2\"}} 1\n"
+        );
+        let alert = "ALERTS{a=\"\"} 1\n";
+        let of_one = |name: &str, text: &str| Archive::from_files([(name, text)]);
+
+        let names: Vec<String> = (0..4)
+            .map(|n| format!("config/pod/x/logs/p{n}/errors.log"))
+            .collect();
+        let archive = Archive::from_files(names.iter().map(|name| (name.as_str(), &log[..])));
+        assert_eq!(archive.pod_logs().len(), 2);
+        assert_eq!(archive.damaged(), 2);
+
+        for (times, fits) in [(1000, true), (1200, false)] {
+            let archive = of_one("config/dvo_metrics", &dvo.repeat(times));
+            assert_eq!(archive.dvo_metrics().is_some(), fits, "{times}");
+        }
+        // What is over the share of alerts is left out, as always.
+        let archive = of_one("config/metrics", &alert.repeat(100_000));
+        let alerts = archive.alerts().map_or(0, |found| found.alerts.len());
+        assert!((5_000..30_000).contains(&alerts), "{alerts}");
+        assert!(MEMORY - archive.room.get() > alerts * 11 * size_of::<(String, String)>());
+
+        // Small maps and small documents count with all that they take.
+        let labels = vec![r#"{"labels":{"a":""}}"#; 150_000].join(",");
+        let archive = of_one("config/alerts.json", &format!("[{labels}]"));
+        assert!(archive.alerts().is_none());
+        let archive = of_one("config/version.json", VERSION);
+        assert!(version(&archive).is_some());
+        let taken = MEMORY - archive.room.get();
+        assert!(taken > size_of::<documents::ClusterVersion>(), "{taken}");
+    }
+
+    #[test]
+    fn p07_reading_ends_at_the_deadline() {
+        let log = "took too long\n".repeat(100_000);
+        let files = [
+            ("config/version.json", VERSION),
+            ("config/pod/openshift-etcd/logs/p/errors.log", log.as_str()),
+        ];
+        let now = Instant::now();
+        let archive = Archive::from_files(files).until(Some(now + Duration::from_secs(3600)));
+        assert_eq!(archive.pod_logs().len(), 1);
+        let archive = archive.until(Some(now));
+        assert_eq!(version(&archive), None);
+        assert!(archive.is_late());
+        // Neither the archive nor our host is to blame.
+        assert_eq!(archive.damaged(), 0);
+        assert!(archive.take_host_fault().is_none());
+
+        let large = format!("{VERSION}{}", " ".repeat(2 << 20));
+        let archive = Archive::from_files([("config/version.json", large.as_str())]);
+        let archive = archive.until(Some(now));
+        assert_eq!(version(&archive), None);
+        assert!(archive.is_late());
     }
 
     #[test]

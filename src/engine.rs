@@ -1,8 +1,9 @@
 //! Runs the registered rules over an archive.
 //!
 //! A rule that panics costs that rule: it is left out of the report, counted and named in the
-//! log, and the others run. The deadline is asked for between rules, which are short; what a rule
-//! may read is bounded by the limits of extraction.
+//! log, and the others run. The deadline is asked for between rules, which are short but for the
+//! documents that they read: those know the deadline themselves. What all rules say together has a
+//! bound, since the texts of one document may stand in the answers of many.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,10 @@ use crate::error::Reason;
 use crate::rules::{
     Context, KeyKind, Profile, RULES, Response, Rule, RuleProfile, RuleResult, Settings,
 };
+
+/// Most bytes of all answers together, about as the report says them: many times what any broker
+/// takes for a message.
+const MAX_ANSWERS: usize = 32 << 20;
 
 /// Which rules run, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -195,6 +200,12 @@ pub enum Stopped {
     /// The deadline is spent, or nobody waits any more.
     #[error("the rules were interrupted")]
     Interrupted(Interrupt),
+    /// What rules found is more than a message can hold.
+    #[error("the report is over {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Our own file system failed while a document was read.
     #[error("a document cannot be read back")]
     Host(#[source] io::Error),
@@ -205,6 +216,7 @@ impl Stopped {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Stopped::Interrupted(Interrupt::Deadline) => Some(Reason::Timeout),
+            Stopped::TooLarge { .. } => Some(Reason::ReportTooLarge),
             Stopped::Interrupted(Interrupt::Cancelled) | Stopped::Host(_) => None,
         }
     }
@@ -232,6 +244,7 @@ pub fn evaluate(
         settings: &rules.settings,
     };
     let mut evaluation = Evaluation::default();
+    let mut answers = 0_usize;
     for &rule in &rules.rules {
         if let Some(interrupt) = interrupted() {
             return Err(Stopped::Interrupted(interrupt));
@@ -241,6 +254,15 @@ pub fn evaluate(
         let answer = catch_unwind(AssertUnwindSafe(|| run(rule, &context)));
         if let Some(error) = archive.take_host_fault() {
             return Err(Stopped::Host(error));
+        }
+        if archive.is_late() {
+            return Err(Stopped::Interrupted(Interrupt::Deadline));
+        }
+        if let Ok(Ok(Some(response))) = &answer {
+            answers = answers.saturating_add(response.size());
+            if answers > MAX_ANSWERS {
+                return Err(Stopped::TooLarge { limit: MAX_ANSWERS });
+            }
         }
         let outcome = evaluation.take(rule, answer.ok(), rules.passes);
         if outcome == RuleOutcome::Failed {
@@ -310,6 +332,8 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+
     use crate::archive::Model;
     use crate::rules::{Details, Key, Requires, respond};
 
@@ -368,6 +392,22 @@ mod tests {
         ..QUIET
     };
     static STATIC_QUIET: Rule = QUIET;
+    static LONG: Rule = Rule {
+        component: "a.rules.long.report",
+        check: |_| {
+            let text = Value::from("x".repeat(MAX_ANSWERS / 3));
+            respond("A_KEY", Details::from_iter([("a".to_owned(), text)]))
+        },
+        ..QUIET
+    };
+    static LOOKS: Rule = Rule {
+        component: "a.rules.looks.report",
+        check: |context| {
+            context.archive.cluster_version();
+            Ok(None)
+        },
+        ..QUIET
+    };
 
     fn evaluate_all(rules: Vec<&'static Rule>, passes: bool, archive: &Archive) -> Evaluation {
         let rules = RuleSet::of(rules, Profile::External, passes, Settings::default());
@@ -395,6 +435,34 @@ mod tests {
         );
         assert_eq!(evaluation.responses.len(), 1);
         assert!(evaluation.skips.is_empty());
+    }
+
+    #[test]
+    fn m19_answers_that_no_message_can_hold_have_no_report() {
+        let answered = |rules: Vec<&'static Rule>| {
+            let rules = RuleSet::of(rules, Profile::External, false, Settings::default());
+            let archive = Archive::from_files([]);
+            evaluate(&rules, &archive, OffsetDateTime::UNIX_EPOCH, &|| None)
+        };
+        assert!(answered(vec![&LONG, &LONG]).is_ok());
+        let stopped = answered(vec![&LONG, &LONG, &LONG]).unwrap_err();
+        assert_eq!(stopped.reason(), Some(Reason::ReportTooLarge));
+    }
+
+    #[test]
+    fn p07_a_document_that_is_not_read_in_time_ends_the_evaluation() {
+        let answered = |archive: &Archive| {
+            let rules = vec![&LOOKS, &PANICS, &LOUD];
+            let rules = RuleSet::of(rules, Profile::External, false, Settings::default());
+            evaluate(&rules, archive, OffsetDateTime::UNIX_EPOCH, &|| None)
+        };
+        let archive = Archive::from_files([("config/version.json", "{}")]);
+        let late = archive.until(Some(Instant::now()));
+        let stopped = answered(&late).unwrap_err();
+        assert_eq!(stopped.reason(), Some(Reason::Timeout));
+        // Where nothing is read no time is asked for.
+        let empty = Archive::from_files([]).until(Some(Instant::now()));
+        assert!(answered(&empty).is_ok());
     }
 
     #[test]

@@ -83,7 +83,7 @@ reasons! {
     ArchiveUnsafe = "archive_unsafe", Input;
     /// No cluster id anywhere.
     ClusterId = "cluster_id", Input;
-    /// The broker refuses the result for its size.
+    /// The broker refuses the result for its size, or it is larger than any broker takes.
     ReportTooLarge = "report_too_large", Input;
     /// The archive's deadline is spent.
     Timeout = "timeout", Input;

@@ -391,8 +391,9 @@ impl Pipeline {
                 }
             };
             let archive = self.extract(known, &mut download, &interrupted)?;
+            let archive = archive.until(Some(until));
             let evaluation = engine::evaluate(&self.rules, &archive, reference_time, &interrupted)?;
-            Ok((archive, evaluation))
+            Ok((archive.until(None), evaluation))
         };
         let (archive, evaluation) = self
             .outlast_host_faults(task, "process", attempt, Unprocessed::is_host_fault)

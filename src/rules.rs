@@ -451,6 +451,39 @@ pub struct Response {
     pub workloads: Vec<Workload>,
 }
 
+impl Response {
+    /// Bytes of its fields and workloads, about as they are rendered.
+    pub fn size(&self) -> usize {
+        let workloads = self.workloads.iter().map(|workload| {
+            let texts = [&workload.namespace, &workload.namespace_uid];
+            let texts = texts.into_iter();
+            let texts = texts.chain([&workload.kind, &workload.name, &workload.uid]);
+            texts.map(|text| text.len() + MARKS).sum::<usize>()
+        });
+        of_fields(&self.details) + workloads.sum::<usize>()
+    }
+}
+
+/// Quotes, colons and commas around a value; for a number or a word, about itself.
+const MARKS: usize = 8;
+
+fn of_fields(fields: &Details) -> usize {
+    let fields = fields.iter();
+    fields
+        .map(|(name, value)| name.len() + MARKS + of_value(value))
+        .sum()
+}
+
+fn of_value(value: &Value) -> usize {
+    MARKS
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(of_value).sum(),
+            Value::Object(fields) => of_fields(fields),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
 /// A workload as recommendations name it. Namespace and name are empty where only ids are known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Workload {

@@ -237,8 +237,8 @@ impl<'a> Source<'a> {
     /// cut at 64 KiB, and what is not UTF-8 is replaced.
     ///
     /// # Errors
-    /// Host; an empty file.
-    pub fn lines(self, mut each: impl FnMut(&str)) -> Result<(), Damage> {
+    /// Host; an empty file; what `each` says.
+    pub fn lines(self, mut each: impl FnMut(&str) -> Result<(), Damage>) -> Result<(), Damage> {
         let mut content = BufReader::with_capacity(LINE_LIMIT, self.content);
         let mut line = Vec::new();
         let mut empty = true;
@@ -250,7 +250,7 @@ impl<'a> Source<'a> {
             };
             if available.is_empty() {
                 if !line.is_empty() {
-                    each(&String::from_utf8_lossy(&line));
+                    each(&String::from_utf8_lossy(&line))?;
                 }
                 return if empty { Err(Damage::Text) } else { Ok(()) };
             }
@@ -260,7 +260,7 @@ impl<'a> Source<'a> {
             content.consume(used);
             if ended {
                 let text = String::from_utf8_lossy(&line);
-                each(text.strip_suffix('\r').unwrap_or(&text));
+                each(text.strip_suffix('\r').unwrap_or(&text))?;
                 line.clear();
             }
         }

@@ -170,12 +170,13 @@ impl Analysis<'_> {
         let limits = &self.engine.limits;
         let dir = &self.engine.extract_tmp_dir;
         let extracted = extract::extract(body, limits, self.rules.wanted(), dir, &interrupted)?;
-        let archive = Archive::new(extracted, limits.document_size);
+        let archive = Archive::new(extracted, limits.document_size).until(Some(deadline));
         let reference_time = self
             .reference_time
             .or_else(|| archive.gathering_time(began))
             .unwrap_or(began);
         let evaluation = engine::evaluate(&self.rules, &archive, reference_time, &interrupted)?;
+        let archive = archive.until(None);
 
         // A time that was asked for stands for the clock too, so that the bytes repeat.
         let start = self.reference_time.unwrap_or(began);

@@ -11,7 +11,7 @@ use crate::support::archive_builder::Tar;
 use crate::support::broker::Broker;
 use crate::support::broker::batch::{LogRecord, NewRecord};
 use crate::support::program::{Program, Running};
-use crate::support::stage::{Ledger, Stage, endpoint, metric, value};
+use crate::support::stage::{CLUSTER, Ledger, Stage, endpoint, metric, value};
 
 fn stage(broker: &Broker) -> Stage {
     Stage::new(&broker.bootstrap(), 1, |name, partitions| {
@@ -131,6 +131,44 @@ fn p07_an_archive_past_its_deadline_is_a_dead_letter() {
     assert!(metric(&endpoint, timeouts) >= Some(1.0));
     let ledger = Ledger::new(broker.all_records(&stage.outgoing), letters);
     assert_eq!(ledger.lost(0..3), Vec::<String>::new());
+}
+
+/// Six names stand in the answers of many rules, and nothing of that fits into a message.
+#[test]
+fn m19_a_report_that_no_message_can_hold_is_a_dead_letter() {
+    let broker = Broker::start();
+    let stage = stage(&broker);
+    let name = "n".repeat(6 << 20);
+    let node = |number: usize| {
+        json!({
+            "metadata": {"name": format!("{name}{number}")},
+            "spec": {"unschedulable": true},
+            "status": {
+                "conditions": [
+                    {"type": "Ready", "status": "False"},
+                    {"type": "DiskPressure", "status": "True"},
+                ],
+                "nodeInfo": {"kubeletVersion": format!("v1.{number}.0")},
+            },
+        })
+    };
+    let large = (0..6).fold(Tar::new().file("config/id", CLUSTER), |tar, number| {
+        let path = format!("config/node/{number}.json");
+        tar.file(&path, node(number).to_string())
+    });
+    stage.server.serve("/large", large.gzip());
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/large")]);
+    broker.append(&stage.incoming, 0, stage.records(1..2));
+    let worker = stage.worker("[engine]\nmax_ratio = 2000\n");
+    broker.wait("all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(2)
+    });
+    let letters = broker.all_records(&stage.dead_letters);
+    let reasons: Vec<_> = letters.iter().map(|l| l.header("ccx-dlq-reason")).collect();
+    assert_eq!(reasons, [Some("report_too_large".to_owned())]);
+    assert_eq!(broker.all_records(&stage.outgoing).len(), 1);
+    let counted = "ccx_dead_letters_total{reason=\"report_too_large\"}";
+    assert_eq!(metric(&endpoint(&worker), counted), Some(1.0));
 }
 
 #[test]

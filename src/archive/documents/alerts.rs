@@ -4,7 +4,7 @@
 //! `ALERTS` series of `config/metrics` too. One type for both files, since one file may answer
 //! for both models.
 
-use super::field::object;
+use super::field::{hold, object, of_map, of_texts};
 use super::prometheus::{self, Sample};
 use super::{Damage, Document, Labels, Source};
 use crate::archive::models::Model;
@@ -18,8 +18,8 @@ const SERIES: &[&str] = &[
 ];
 /// The series that holds alerts, pending ones too.
 const ALERTS: &str = "ALERTS";
-/// Most text of kept series, in bytes: several thousand of them. What comes after is left out.
-const KEPT: usize = 4 * 1024 * 1024;
+/// Most memory of kept series, in bytes: ten thousand of them. What comes after is left out.
+const KEPT: usize = 16 * 1024 * 1024;
 
 /// What `config/alerts.json` or `config/metrics` says.
 #[derive(Debug, Default)]
@@ -112,6 +112,15 @@ impl Alert {
     }
 }
 
+/// Bytes that a sample takes once it is kept, as an alert or not.
+fn memory(sample: &Sample<'_>) -> usize {
+    let names = sample.labels.iter().map(|(name, _)| *name);
+    let values = sample.labels.iter().map(|(_, value)| value.as_ref());
+    size_of::<Alert>()
+        + of_map::<String, String>(sample.labels.len())
+        + of_texts(names.chain(values))
+}
+
 fn labels(sample: &Sample<'_>) -> Labels {
     let labels = sample.labels.iter();
     labels
@@ -137,7 +146,12 @@ impl Monitoring {
         let Some(sample) = Sample::parse(line) else {
             return;
         };
-        *kept -= line.len();
+        let memory = memory(&sample);
+        if memory > *kept {
+            *kept = 0;
+            return;
+        }
+        *kept -= memory;
         match series {
             Some(name) => self.series.push(Series {
                 name,
@@ -171,7 +185,11 @@ impl Document for Monitoring {
         }
         let mut monitoring = Monitoring::default();
         let mut kept = KEPT;
-        source.lines(|line| monitoring.take(line, &mut kept))?;
+        source.lines(|line| {
+            monitoring.take(line, &mut kept);
+            Ok(())
+        })?;
+        hold(KEPT - kept)?;
         Ok(monitoring)
     }
 
@@ -257,12 +275,11 @@ mod tests {
     #[test]
     fn of_endless_series_the_first_are_kept() {
         let line = format!("ALERTS{{alertname=\"{}\"}} 1\n", "a".repeat(1000));
-        let text = line.repeat(2 * KEPT / line.len());
+        let each = memory(&Sample::parse(line.trim_end()).unwrap());
+        assert!(each > line.len());
+        let text = line.repeat(2 * KEPT / each);
         let archive = Archive::from_files([("config/metrics", text.as_str())]);
         let kept = archive.alerts().unwrap().alerts.len();
-        assert!(
-            (KEPT / line.len()..=KEPT / (line.len() - 1)).contains(&kept),
-            "{kept}"
-        );
+        assert_eq!(kept, KEPT / each);
     }
 }

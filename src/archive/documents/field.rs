@@ -13,6 +13,14 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::Damage;
+
+/// Bytes that an allocation takes at the least.
+const BLOCK: usize = 32;
+/// Places of a map's node, and how many of them are filled at the least where keys come in order.
+const NODE: usize = 11;
+const NODE_FILLED: usize = 6;
+
 thread_local! {
     /// Bytes that what is being read may still take. On the side, since it would have to pass
     /// through every method of every [`Field`] otherwise.
@@ -43,9 +51,35 @@ fn spend_growth<T, E: serde::de::Error>(list: &Vec<T>, before: usize) -> Result<
     spend((list.capacity() - before).saturating_mul(size_of::<T>()))
 }
 
-/// Of a text, which takes no more than it took in the file: what comes next finds less room.
+/// Of a text: what comes next finds less room. It takes no more than it took in the file, but for
+/// the block on the heap, which is not smaller for a letter.
 fn note(text: &str) {
-    ROOM.set(ROOM.get().saturating_sub(text.len()));
+    ROOM.set(ROOM.get().saturating_sub(text.len().max(BLOCK)));
+}
+
+/// Takes out of the room what a document keeps that was not read as fields.
+///
+/// # Errors
+/// [`Damage::Memory`] when there is not so much.
+pub(crate) fn hold(bytes: usize) -> Result<(), Damage> {
+    let left = ROOM.get().checked_sub(bytes).ok_or(Damage::Memory)?;
+    ROOM.set(left);
+    Ok(())
+}
+
+/// Gives back what was held and is not kept any more.
+pub(super) fn release(bytes: usize) {
+    ROOM.set(ROOM.get().saturating_add(bytes));
+}
+
+/// Bytes that texts take in memory, their handles not counted.
+pub(super) fn of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> usize {
+    texts.into_iter().map(|text| text.len().max(BLOCK)).sum()
+}
+
+/// Bytes that a map of so many entries takes in memory, its texts not counted.
+pub(super) fn of_map<K, V>(entries: usize) -> usize {
+    entries.div_ceil(NODE_FILLED) * NODE * size_of::<(K, V)>()
 }
 
 /// A type that a JSON field can be read as. `None` says: another type, so absent.
@@ -239,7 +273,10 @@ impl<T: Field> Field for BTreeMap<String, T> {
         while let Some(name) = fields.next_key::<String>()? {
             match fields.next_value_seed(Tolerant::<T>::new())? {
                 Some(value) => {
-                    spend(size_of::<(String, T)>() + name.len())?;
+                    if read.len().is_multiple_of(NODE_FILLED) {
+                        spend(NODE * size_of::<(String, T)>())?;
+                    }
+                    note(&name);
                     read.insert(name, value)
                 }
                 None => read.remove(&name),

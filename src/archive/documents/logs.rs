@@ -3,6 +3,9 @@
 //! Logs may be larger than a document, so they are read line by line and only the lines that
 //! some rule looks for are kept.
 
+use std::collections::VecDeque;
+
+use super::field::{hold, of_texts, release};
 use super::{Damage, Document, Found, Source};
 
 /// What a line must contain (all of one entry) to be kept. A rule that looks for other lines
@@ -18,7 +21,7 @@ const LINES: usize = 1000;
 /// A log of one container.
 #[derive(Debug, Default)]
 pub struct PodLog {
-    lines: Vec<String>,
+    lines: VecDeque<String>,
     /// Lines in which etcd says that its disk is slow.
     pub etcd_slow_lines: u64,
 }
@@ -40,19 +43,23 @@ fn contains(line: &str, words: &[&str]) -> bool {
 
 impl Document for PodLog {
     fn read(source: Source<'_>) -> Result<PodLog, Damage> {
-        let mut lines: Vec<String> = Vec::new();
+        let mut lines = VecDeque::<String>::new();
         let mut etcd_slow_lines = 0;
+        // Lines may be long, and logs many: their number alone bounds no memory.
+        let memory = |line: &str| size_of::<String>() + of_texts([line]);
         source.lines(|line| {
             etcd_slow_lines += u64::from(ETCD_SLOW.iter().any(|words| line.contains(words)));
             if KEPT.iter().any(|words| contains(line, words)) {
-                if lines.len() == 2 * LINES {
-                    lines.drain(..LINES);
+                if lines.len() == LINES
+                    && let Some(first) = lines.pop_front()
+                {
+                    release(memory(&first));
                 }
-                lines.push(line.to_owned());
+                hold(memory(line))?;
+                lines.push_back(line.to_owned());
             }
+            Ok(())
         })?;
-        let surplus = lines.len().saturating_sub(LINES);
-        lines.drain(..surplus);
         Ok(PodLog {
             lines,
             etcd_slow_lines,

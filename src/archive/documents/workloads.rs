@@ -3,6 +3,7 @@
 //! The file grows with the number of workloads, so it is read line by line, and only violations
 //! of checks that some rule knows are kept.
 
+use super::field::{hold, of_texts};
 use super::prometheus::{Sample, name};
 use super::{Damage, Document, Source};
 
@@ -57,6 +58,15 @@ pub struct Violation {
     pub namespace_uid: String,
 }
 
+impl Violation {
+    /// Bytes that it takes in memory.
+    fn memory(&self) -> usize {
+        let texts = [&self.kind, &self.name, &self.uid, &self.namespace];
+        let texts = texts.into_iter().chain([&self.namespace_uid]);
+        size_of::<Violation>() + of_texts(texts.map(String::as_str))
+    }
+}
+
 impl DvoMetrics {
     /// The violations of any of the checks, in the order of the file. Checks must come from the
     /// list of what is kept, or nothing is found.
@@ -71,9 +81,13 @@ impl Document for DvoMetrics {
     fn read(source: Source<'_>) -> Result<DvoMetrics, Damage> {
         let mut violations = Vec::new();
         source.lines(|line| {
-            if violations.len() < VIOLATIONS {
-                violations.extend(violation(line));
+            if violations.len() < VIOLATIONS
+                && let Some(violation) = violation(line)
+            {
+                hold(violation.memory())?;
+                violations.push(violation);
             }
+            Ok(())
         })?;
         Ok(DvoMetrics { violations })
     }
