@@ -1,5 +1,7 @@
 //! The dead-letter breaker: when everything fails, records wait instead of being buried.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::support::archive_server::Reply;
@@ -145,13 +147,16 @@ fn m17_held_records_do_not_hold_up_a_rebalance() {
     broker.append(&stage.incoming, 1, stage.records(15..30));
     let first = worker(&stage, "max_consecutive = 3");
     first.line("the next ones wait");
-    up(&stage);
+    // Has an assignment while nothing can be done about what the first one holds.
     let second = worker(&stage, "max_consecutive = 3");
-    broker.wait("everything", |b| {
+    up(&stage);
+    // The second probe of the first worker comes after half a minute.
+    broker.wait_for(Duration::from_secs(60), "everything", |b| {
         committed(b, &stage, 0) == 15 && committed(b, &stage, 1) == 15
     });
     let ledger = ledger(&broker, &stage);
     assert_eq!(ledger.lost(0..30), Vec::<String>::new());
+    // Buried by the first worker, though one before them was not done: they come again.
     assert!(ledger.duplicates() <= 2, "{}", ledger.duplicates());
     for worker in [first, second] {
         worker.signal(Signal::TERM);
