@@ -94,6 +94,8 @@ enum Delivery {
     Acknowledged,
     /// The broker refuses this record and would refuse it again.
     TooLarge(SendError),
+    /// What only a person can mend; it says nothing about the record.
+    Refused(SendError),
     NotAuthorised,
     Cancelled,
 }
@@ -516,51 +518,26 @@ impl Pipeline {
             headers: traceparent.into_iter().cloned().collect(),
         };
         task.enter(Doing::Waiting);
-        match self.deliver(known, task, sink, &result, "publish") {
-            Delivery::Acknowledged => Ok(()),
-            Delivery::TooLarge(error) => {
-                let failure = known.failure(Reason::ReportTooLarge, chain(&error));
-                Err(Stop::Failed(Stage::Publish, failure))
-            }
-            Delivery::NotAuthorised => {
-                let topic = Arc::clone(&sink.topic);
-                Err(Stop::NotAuthorised { topic })
-            }
-            Delivery::Cancelled => Err(Stop::Abandoned),
-        }
-    }
-
-    /// Sends until the broker acknowledges. What only a person can mend is said once and waited
-    /// for: the record must not get lost until then.
-    fn deliver(
-        &self,
-        known: &Known<'_>,
-        task: &Task,
-        sink: &Sink,
-        record: &OutgoingRecord,
-        stage: &'static str,
-    ) -> Delivery {
-        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        let mut pauses = refusal_pauses();
         let mut fault = None;
         loop {
-            match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
-                Ok(_) => return Delivery::Acknowledged,
-                Err(SendError::Cancelled | SendError::Closed) => return Delivery::Cancelled,
-                Err(SendError::NotAuthorised { .. }) => return Delivery::NotAuthorised,
-                Err(
-                    error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. }),
-                ) => return Delivery::TooLarge(error),
-                Err(error @ SendError::Refused { .. }) => {
-                    if stage == "publish" {
-                        // Held until the record is written: the flow stands still meanwhile.
-                        let cause = || self.health.raise(Fault::Sink, chain(&error));
-                        fault.get_or_insert_with(cause);
-                    } else {
-                        self.refuse_burial(task, pauses.tries(), &chain(&error));
-                    }
-                    self.notify(known, &Event::Retried { stage });
+            match deliver(task, sink, &result) {
+                Delivery::Acknowledged => return Ok(()),
+                Delivery::TooLarge(error) => {
+                    let failure = known.failure(Reason::ReportTooLarge, chain(&error));
+                    return Err(Stop::Failed(Stage::Publish, failure));
+                }
+                Delivery::NotAuthorised => {
+                    let topic = Arc::clone(&sink.topic);
+                    return Err(Stop::NotAuthorised { topic });
+                }
+                Delivery::Cancelled => return Err(Stop::Abandoned),
+                Delivery::Refused(error) => {
+                    // Held until the record is written: the flow stands still meanwhile.
+                    fault.get_or_insert_with(|| self.health.raise(Fault::Sink, chain(&error)));
+                    self.notify(known, &Event::Retried { stage: "publish" });
                     if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
-                        return Delivery::Cancelled;
+                        return Err(Stop::Abandoned);
                     }
                 }
             }
@@ -620,11 +597,11 @@ impl Pipeline {
         letter: OutgoingRecord,
         stub: OutgoingRecord,
     ) -> Option<bool> {
-        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20);
+        let mut pauses = refusal_pauses();
         let mut is_stub = false;
         loop {
             let record = if is_stub { &stub } else { &letter };
-            let refusal = match self.deliver(known, task, sink, record, "dead_letter") {
+            let refusal = match deliver(task, sink, record) {
                 Delivery::Acknowledged => return Some(is_stub),
                 Delivery::Cancelled => return None,
                 Delivery::TooLarge(error) if !is_stub => {
@@ -638,11 +615,15 @@ impl Pipeline {
                     is_stub = true;
                     continue;
                 }
-                Delivery::TooLarge(error) => chain(&error),
+                Delivery::TooLarge(error) | Delivery::Refused(error) => chain(&error),
                 Delivery::NotAuthorised => format!("not authorised to write to {}", sink.topic),
             };
-            // A right can be given and a limit raised while we wait.
-            self.refuse_burial(task, pauses.tries(), &refusal);
+            // A right can be given and a limit raised while we wait. That holds up this partition
+            // and no other.
+            task.enter(Doing::Refused);
+            if pauses.tries() == 0 {
+                log::error!("dead letters are not accepted: {refusal}; the record waits");
+            }
             self.notify(
                 known,
                 &Event::Retried {
@@ -652,14 +633,6 @@ impl Pipeline {
             if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
                 return None;
             }
-        }
-    }
-
-    /// The dead-letter topic refuses a record, which holds up its partition and no other.
-    fn refuse_burial(&self, task: &Task, tries: u32, refusal: &str) {
-        task.enter(Doing::Refused);
-        if tries == 0 {
-            log::error!("dead letters are not accepted: {refusal}; the record waits");
         }
     }
 
@@ -721,6 +694,24 @@ impl Pipeline {
         known.log(log::Level::Warn, outcome, &failure.message);
         Fate::Settled(outcome)
     }
+}
+
+/// Sends until the cluster says something about the record, or nobody waits for it any more.
+fn deliver(task: &Task, sink: &Sink, record: &OutgoingRecord) -> Delivery {
+    match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
+        Ok(_) => Delivery::Acknowledged,
+        Err(SendError::Cancelled | SendError::Closed) => Delivery::Cancelled,
+        Err(SendError::NotAuthorised { .. }) => Delivery::NotAuthorised,
+        Err(error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. })) => {
+            Delivery::TooLarge(error)
+        }
+        Err(error @ SendError::Refused { .. }) => Delivery::Refused(error),
+    }
+}
+
+/// Between two tries of what only a person can mend.
+fn refusal_pauses() -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20)
 }
 
 impl<'a> Known<'a> {
