@@ -63,74 +63,28 @@ impl Consumer {
         deadline: Instant,
         insists: bool,
     ) -> Vec<CommitResult> {
+        let mut results = BTreeMap::new();
         let mut open: Vec<&Commit> = offsets.iter().collect();
-        let mut done: BTreeMap<&TopicPartition, Result<(), Error>> = BTreeMap::new();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20);
         while !open.is_empty() {
-            let identity = {
-                let group = self.shared.lock();
-                let committer = group.committer();
-                open.retain(|commit| {
-                    let ours = group.lease(&commit.partition) == Some(&commit.lease)
-                        && commit.lease.is_live();
-                    let refusal = match (&committer, ours) {
-                        (Some(_), true) => return true,
-                        (None, true) => Code::RebalanceInProgress,
-                        (_, false) => Code::IllegalGeneration,
-                    };
-                    done.insert(&commit.partition, Err(self.refusal(refusal)));
-                    false
-                });
-                committer
-            };
-            let Some(identity) = identity else { break };
-            if open.is_empty() {
-                break;
-            }
             let left = deadline.saturating_duration_since(Instant::now());
             // An answer that comes too late costs the connection, however well the broker is.
-            let answer_within = left.max(COMMIT_ANSWER);
-            let last = match self.send_commit(&identity, &open, metadata, answer_within) {
-                Ok(codes) => {
-                    let mut last = None;
-                    open.retain(|commit| {
-                        let code = codes.get(&commit.partition).copied();
-                        match code {
-                            Some(None) => {
-                                done.insert(&commit.partition, Ok(()));
-                                false
-                            }
-                            Some(Some(code)) if !passes(code) => {
-                                done.insert(&commit.partition, Err(self.refusal(code)));
-                                false
-                            }
-                            Some(Some(code)) => {
-                                last = Some(self.refusal(code));
-                                true
-                            }
-                            None => {
-                                last = Some(self.refusal(Code::UnknownServerError));
-                                true
-                            }
-                        }
-                    });
-                    last
+            results.extend(self.try_commit(&open, metadata, left.max(COMMIT_ANSWER)));
+            let mut last = None;
+            open.retain(|commit| match results.get(&commit.partition) {
+                Some(Err(error)) if passes(error) => {
+                    last = Some(error);
+                    true
                 }
-                Err(error) => Some(error),
-            };
-            if open.is_empty() {
-                break;
-            }
-            let last = last.unwrap_or_else(|| self.refusal(Code::UnknownServerError));
+                _ => false,
+            });
+            let Some(last) = last else { break };
             let pause = last.pause().unwrap_or_else(|| backoff.next_pause());
             if !insists || Instant::now() + pause >= deadline {
-                for commit in open.drain(..) {
-                    done.insert(&commit.partition, Err(last.clone()));
-                }
                 break;
             }
             self.stats.commits_retried.increment();
-            log::debug!("commit is tried again: {}", chain(&last));
+            log::debug!("commit is tried again: {}", chain(last));
             sleep_unless(pause, || false);
         }
         self.shared.lock().progress(Instant::now());
@@ -138,7 +92,7 @@ impl Consumer {
         offsets
             .iter()
             .map(|commit| {
-                let result = done
+                let result = results
                     .get(&commit.partition)
                     .cloned()
                     .unwrap_or(Err(missing.clone()));
@@ -153,6 +107,51 @@ impl Consumer {
                 }
             })
             .collect()
+    }
+
+    /// One try. Tells what became of each commit; those without a live lease are not sent.
+    fn try_commit<'a>(
+        &mut self,
+        commits: &[&'a Commit],
+        metadata: &Metadata,
+        limit: Duration,
+    ) -> BTreeMap<&'a TopicPartition, Result<(), Error>> {
+        let mut results = BTreeMap::new();
+        let mut live = Vec::new();
+        let identity = {
+            let group = self.shared.lock();
+            let committer = group.committer();
+            for commit in commits {
+                let ours =
+                    group.lease(&commit.partition) == Some(&commit.lease) && commit.lease.is_live();
+                let refusal = match (&committer, ours) {
+                    (Some(_), true) => {
+                        live.push(*commit);
+                        continue;
+                    }
+                    (None, true) => Code::RebalanceInProgress,
+                    (_, false) => Code::IllegalGeneration,
+                };
+                results.insert(&commit.partition, Err(self.refusal(refusal)));
+            }
+            committer
+        };
+        let Some(identity) = identity.filter(|_| !live.is_empty()) else {
+            return results;
+        };
+        let answer = self.send_commit(&identity, &live, metadata, limit);
+        for commit in live {
+            let result = match &answer {
+                Err(error) => Err(error.clone()),
+                Ok(codes) => match codes.get(&commit.partition) {
+                    Some(None) => Ok(()),
+                    Some(Some(code)) => Err(self.refusal(*code)),
+                    None => Err(self.refusal(Code::UnknownServerError)),
+                },
+            };
+            results.insert(&commit.partition, result);
+        }
+        results
     }
 
     /// One OffsetCommit; the code of each partition, `None` for success.
@@ -247,8 +246,11 @@ impl Consumer {
     }
 }
 
-/// Whether a commit that was refused with this may be sent again as it is.
-fn passes(code: Code) -> bool {
+/// Whether a commit that failed with this may be sent again as it is.
+fn passes(error: &Error) -> bool {
+    let Error::Refused { code, .. } = error else {
+        return true;
+    };
     matches!(
         code,
         Code::CoordinatorLoadInProgress
