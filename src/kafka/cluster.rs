@@ -10,6 +10,8 @@
 //! bootstrap list, so that a cluster whose every address changed is found again (KIP-899).
 //! Log lines tell changes of a broker's state, not attempts.
 
+mod reach;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -33,6 +35,7 @@ use super::versions::Api;
 use crate::backoff::Backoff;
 use crate::error::chain;
 use crate::outage::Outage;
+use reach::Reach;
 
 /// Time for an answer that the broker gives from memory.
 const CONTROL: Duration = Duration::from_secs(10);
@@ -94,110 +97,6 @@ impl Topic {
     fn is_incomplete(&self, brokers: &BTreeMap<i32, Arc<str>>) -> bool {
         let is_led = |leader: &Option<i32>| leader.is_some_and(|node| brokers.contains_key(&node));
         self.leaders.is_empty() || !self.leaders.values().all(is_led)
-    }
-}
-
-/// How well one address is reached.
-#[derive(Debug)]
-struct Reach {
-    backoff: Backoff,
-    retry_at: Option<Instant>,
-    outage: Outage,
-    attempts: u32,
-    opened: Option<Instant>,
-    last: Arc<str>,
-    /// How often in a row it has refused our credentials.
-    refusals: u32,
-}
-
-impl Reach {
-    fn new() -> Self {
-        Self {
-            backoff: Self::quick(),
-            retry_at: None,
-            outage: Outage::default(),
-            attempts: 0,
-            opened: None,
-            last: Arc::from(""),
-            refusals: 0,
-        }
-    }
-
-    fn quick() -> Backoff {
-        Backoff::new(Duration::from_millis(50), Duration::from_secs(1), 20)
-    }
-
-    /// Rest of the pause before the next attempt.
-    fn waiting(&self, address: &Arc<str>) -> Option<Error> {
-        let left = self.retry_at?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then(|| Error::Waiting {
-            address: address.clone(),
-            left,
-            last: self.last.clone(),
-        })
-    }
-
-    /// An attempt to connect failed. Counts refused credentials.
-    fn not_opened(&mut self, cluster: &str, address: &str, mut error: Error) -> Error {
-        /// A broker that has just started may not know its users yet.
-        const REFUSED: Duration = Duration::from_millis(500);
-        if let Error::Authentication { tries, .. } = &mut error {
-            self.refusals = self.refusals.saturating_add(1);
-            *tries = self.refusals;
-        }
-        self.failed(cluster, address, &chain(&error));
-        if self.refusals > 0 {
-            let later = Instant::now() + REFUSED;
-            self.retry_at = self.retry_at.map(|at| at.max(later));
-        }
-        error
-    }
-
-    fn failed(&mut self, cluster: &str, address: &str, cause: &str) {
-        /// A connection that lived so long was a good one.
-        const GOOD: Duration = Duration::from_secs(1);
-        /// A broker away for so long is asked less often.
-        const LONG: Duration = Duration::from_secs(60);
-        if self.opened.take().is_some_and(|at| at.elapsed() > GOOD) {
-            self.backoff = Self::quick();
-        }
-        self.attempts = self.attempts.saturating_add(1);
-        self.last = cause.into();
-        let now = Instant::now();
-        if self.outage.goes_on(now) {
-            log::warn!(cluster, broker = address; "lost broker at {address}: {cause}");
-        } else {
-            log::debug!(cluster, broker = address; "broker at {address}: {cause}");
-        }
-        let is_long = self.outage.since().is_some_and(|at| at.elapsed() > LONG);
-        let pause = if is_long {
-            Backoff::new(Duration::from_secs(10), Duration::from_secs(10), 20).next_pause()
-        } else {
-            self.backoff.next_pause()
-        };
-        self.retry_at = Some(now + pause);
-    }
-
-    fn opened(&mut self, cluster: &str, address: &str, stats: &Stats) {
-        self.retry_at = None;
-        self.refusals = 0;
-        let now = Instant::now();
-        self.opened = Some(now);
-        if let Some(over) = self.outage.over(now) {
-            stats.reconnects.increment();
-            // It may be there and of no use: what was not told as lost is not told as back.
-            let level = if over.told {
-                log::Level::Info
-            } else {
-                log::Level::Debug
-            };
-            log::log!(
-                level,
-                cluster, broker = address, attempts = self.attempts;
-                "broker at {address} is back after {:.1} s", over.lasted.as_secs_f64()
-            );
-        }
-        self.attempts = 0;
     }
 }
 
@@ -587,7 +486,7 @@ impl Cluster {
         // come last, and last of all the one that was tried last.
         candidates.sort_by_key(|address| {
             let reach = self.reach.get(address);
-            reach.map(|reach| (reach.outage.since().is_some(), reach.retry_at))
+            reach.map(|reach| (reach.is_away(), reach.retry_at()))
         });
         let mut left_out = Vec::new();
         for address in candidates {
@@ -627,8 +526,8 @@ impl Cluster {
         let mut untried = false;
         for address in &left_out {
             let reach = self.reach.get(address);
-            untried |= reach.is_none_or(|reach| reach.outage.since().is_none());
-            let at = reach.and_then(|reach| reach.retry_at);
+            untried |= reach.is_none_or(|reach| !reach.is_away());
+            let at = reach.and_then(Reach::retry_at);
             let left = at.map_or(Duration::ZERO, |at| {
                 at.saturating_duration_since(Instant::now())
             });

@@ -5,6 +5,8 @@
 //! says so; it comes from batch headers, so that control batches and compacted holes are passed;
 //! an answer under a former lease or position, or for a paused partition, moves nothing.
 
+mod position;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,97 +23,13 @@ use super::stats::Stats;
 use super::{
     Assigned, Code, Event, Fatal, FatalKind, Header, Lease, Record, SkipCause, TopicPartition,
 };
-use crate::backoff::Backoff;
-use crate::outage::Outage;
+use position::Position;
+
+pub(super) use position::Place;
 
 /// Inflated bytes that are handed out of one answer; the rest of it is asked for again. What is
 /// asked for is bounded compressed, and a batch may inflate a thousandfold.
 const MAX_INFLATED: usize = 64 << 20;
-
-/// Where a partition is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Where the group committed, which has to be asked.
-    Committed,
-    /// At its start or behind its end, which has to be asked.
-    Reset(OffsetReset),
-    /// The broker does not have this offset; both ends have to be asked.
-    OutOfRange(i64),
-    /// At this offset.
-    At(i64),
-}
-
-#[derive(Debug)]
-struct Position {
-    lease: Lease,
-    place: Place,
-    paused: bool,
-    /// Stands still for good.
-    halted: bool,
-    /// A batch at this offset was broken once.
-    suspect: Option<i64>,
-    high_watermark: Option<i64>,
-    not_before: Option<Instant>,
-    backoff: Backoff,
-    /// What is wrong in a series of failures.
-    trouble: Option<String>,
-    /// What the log knows of it.
-    outage: Outage,
-    /// What the log knows of its having no leader.
-    leaderless: Outage,
-    /// The committed offset that it began at, with its metadata.
-    committed: Option<(i64, Arc<str>)>,
-}
-
-impl Position {
-    fn new(lease: Lease) -> Self {
-        Self {
-            lease,
-            place: Place::Committed,
-            paused: false,
-            halted: false,
-            suspect: None,
-            high_watermark: None,
-            not_before: None,
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20),
-            trouble: None,
-            outage: Outage::default(),
-            leaderless: Outage::default(),
-            committed: None,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        !self.halted && self.not_before.is_none_or(|at| now >= at)
-    }
-
-    fn back_off(&mut self, now: Instant) {
-        self.not_before = Some(now + self.backoff.next_pause());
-    }
-
-    fn well(&mut self, partition: &TopicPartition, now: Instant) {
-        self.not_before = None;
-        self.backoff.reset();
-        self.trouble = None;
-        if self.outage.over(now).is_some_and(|over| over.told) {
-            log::info!("{partition} is read again");
-        }
-    }
-
-    /// Notes what is wrong; only its beginning and a change are worth a line.
-    fn note(&mut self, partition: &TopicPartition, what: String, now: Instant) {
-        let changes = self.trouble.as_ref().is_some_and(|before| *before != what);
-        if changes {
-            self.outage.over(now);
-        }
-        if self.outage.goes_on(now) {
-            log::warn!("{partition}: {what}, trying again");
-        } else {
-            log::debug!("{partition}: {what}");
-        }
-        self.trouble = Some(what);
-    }
-}
 
 /// What an answer said of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,12 @@
 //! then to a lane, one for each partition, and from there in a batch to the leader. Only this
 //! thread touches any of it.
 
+mod lane;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
@@ -17,15 +18,16 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::partitioner;
-use super::{Acknowledged, Job, Question, SendError, Shared, lock};
+use super::{Job, Question, SendError, Shared, lock};
 use crate::backoff::Backoff;
 use crate::error::chain;
 use crate::kafka::TopicPartition;
 use crate::kafka::cluster::{Cluster, TopicState};
 use crate::kafka::error::{Code, Error, ends_a_topic, passes};
 use crate::kafka::options::{Compression, ProducerOptions};
-use crate::kafka::records::{self, Draft, Origin};
+use crate::kafka::records::Origin;
 use crate::kafka::versions::Api;
+use lane::{Identity, Lane, pauses};
 
 /// For which the broker waits for its replicas.
 const REPLICAS: Duration = Duration::from_secs(30);
@@ -35,205 +37,12 @@ const ANSWER: Duration = Duration::from_secs(40);
 const READ: Duration = Duration::from_secs(10);
 /// For which a batch that nobody waits for is still repeated.
 const DELIVERY: Duration = Duration::from_secs(120);
-/// Bytes of keys, values and headers in a batch of several records: well below the limit of
-/// brokers (1 MiB), which counts what we cannot see before it is compressed.
-const BATCH_BYTES: usize = 512 << 10;
-/// Records in a batch.
-const BATCH_RECORDS: usize = 1000;
 /// Bytes of batches in a request.
 const REQUEST_BYTES: usize = 4 << 20;
 /// Wait for an answer before the inbox is looked at again.
 const GLANCE: Duration = Duration::from_millis(2);
 /// Wait for the inbox while something is to be tried again.
 const TICK: Duration = Duration::from_millis(20);
-
-/// The producer id.
-#[derive(Debug)]
-enum Identity {
-    /// To be asked for, not before a time.
-    Wanted(Option<Instant>),
-    /// Given by the broker.
-    Known { id: i64, epoch: i16 },
-    /// We may not have one.
-    Without,
-}
-
-/// A batch, built once.
-#[derive(Debug)]
-struct Pack {
-    bytes: Bytes,
-    jobs: Vec<Job>,
-    origin: Origin,
-    in_flight: bool,
-    first_sent: Option<Instant>,
-}
-
-/// What goes to one partition.
-#[derive(Debug)]
-struct Lane {
-    queue: VecDeque<Job>,
-    pack: Option<Pack>,
-    /// Whose sequence `sequence` belongs to.
-    owner: Option<(i64, i16)>,
-    sequence: i32,
-    retry_at: Option<Instant>,
-    backoff: Backoff,
-    /// A sequence was lost since the last acknowledgement.
-    in_doubt: bool,
-}
-
-impl Lane {
-    fn new() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            pack: None,
-            owner: None,
-            sequence: 0,
-            retry_at: None,
-            backoff: pauses(),
-            in_doubt: false,
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        self.pack.is_some() || !self.queue.is_empty()
-    }
-
-    /// Whether something may be sent now.
-    fn is_due(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|at| now >= at)
-            && match &self.pack {
-                Some(pack) => !pack.in_flight,
-                None => !self.queue.is_empty(),
-            }
-    }
-
-    fn retry_later(&mut self, pause: Option<Duration>) {
-        if let Some(pack) = &mut self.pack {
-            pack.in_flight = false;
-        }
-        let pause = pause.unwrap_or_else(|| self.backoff.next_pause());
-        self.retry_at = Some(Instant::now() + pause);
-    }
-
-    /// Takes a batch apart, because it must be built anew.
-    fn unpack(&mut self, alone: bool) {
-        for mut job in self.pack.take().into_iter().flat_map(|p| p.jobs).rev() {
-            job.alone |= alone;
-            self.queue.push_front(job);
-        }
-    }
-
-    /// Builds the next batch if there is none.
-    fn build(&mut self, identity: &Identity, compression: Compression) -> std::io::Result<()> {
-        if self.pack.is_some() {
-            return Ok(());
-        }
-        let mut jobs: Vec<Job> = Vec::new();
-        let mut bytes = 0;
-        while let Some(job) = self.queue.front() {
-            if job.ticket.is_cancelled() {
-                self.queue.pop_front();
-                continue;
-            }
-            let together = !job.alone && bytes + job.size() <= BATCH_BYTES;
-            if !jobs.is_empty() && (!together || jobs.len() == BATCH_RECORDS) {
-                break;
-            }
-            bytes += job.size();
-            let last = job.alone;
-            jobs.extend(self.queue.pop_front());
-            if last {
-                break;
-            }
-        }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let origin = match *identity {
-            Identity::Known { id, epoch } => {
-                if self.owner != Some((id, epoch)) {
-                    self.owner = Some((id, epoch));
-                    self.sequence = 0;
-                }
-                Origin {
-                    producer_id: id,
-                    epoch,
-                    sequence: self.sequence,
-                }
-            }
-            Identity::Wanted(_) | Identity::Without => Origin::NOBODY,
-        };
-        let drafts: Vec<Draft<'_>> = jobs
-            .iter()
-            .map(|job| Draft {
-                timestamp: job.timestamp,
-                key: job.record.key.as_deref(),
-                value: job.record.value.as_deref(),
-                headers: &job.record.headers,
-            })
-            .collect();
-        match records::encode(&drafts, compression, origin) {
-            Ok(bytes) => {
-                self.pack = Some(Pack {
-                    bytes,
-                    jobs,
-                    origin,
-                    in_flight: false,
-                    first_sent: None,
-                });
-                Ok(())
-            }
-            Err(error) => {
-                for job in jobs.into_iter().rev() {
-                    self.queue.push_front(job);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// The batch is written: its first record has this offset, unless the broker does not say
-    /// (-1).
-    fn acknowledge(&mut self, partition: &TopicPartition, base: i64) {
-        let Some(pack) = self.pack.take() else { return };
-        if pack.origin != Origin::NOBODY {
-            self.sequence = advance(pack.origin.sequence, pack.jobs.len());
-        }
-        self.retry_at = None;
-        self.backoff.reset();
-        self.in_doubt = false;
-        for (index, job) in (0i64..).zip(pack.jobs) {
-            let offset = if base < 0 {
-                -1
-            } else {
-                base.saturating_add(index)
-            };
-            job.ticket.finish(Ok(Acknowledged {
-                partition: partition.clone(),
-                offset,
-            }));
-        }
-    }
-
-    /// All that waits here ends with the same error.
-    fn fail_all(&mut self, error: &SendError) {
-        self.unpack(false);
-        for job in self.queue.drain(..) {
-            job.ticket.finish(Err(error.clone()));
-        }
-    }
-}
-
-fn pauses() -> Backoff {
-    Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20)
-}
-
-/// The sequence behind a batch. It runs from 0 to 2^31-1 and starts over.
-fn advance(sequence: i32, records: usize) -> i32 {
-    let next = i64::from(sequence) + i64::try_from(records).unwrap_or(0);
-    i32::try_from(next & i64::from(i32::MAX)).unwrap_or(0)
-}
 
 /// A request whose answer is to come.
 #[derive(Debug)]
