@@ -4,12 +4,14 @@
 //! values, or every problem there is. Nothing else of the program looks at the environment, and
 //! nothing here looks at the network. Each key is declared once, in `config/keys.rs`.
 
+mod check;
 mod document;
 mod env;
 mod keys;
 mod kinds;
 mod problems;
 mod reader;
+mod security;
 mod substitute;
 mod units;
 
@@ -21,7 +23,7 @@ use std::time::Duration;
 use log::Level;
 
 pub use self::env::Env;
-use self::keys::{Protocol, Settings};
+use self::keys::Settings;
 use self::problems::Origin;
 pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
@@ -29,13 +31,11 @@ use crate::archive::limits::Limits;
 use crate::breaker;
 use crate::download;
 use crate::engine::RuleOptions;
-use crate::error::chain;
 use crate::kafka::options::{
-    ClusterOptions, ConsumerOptions, Mechanism, ProducerOptions, Sasl, Security, Tls,
+    ClusterOptions, ConsumerOptions, Mechanism, ProducerOptions, Security,
 };
 use crate::logging;
 use crate::rules::{self, life_cycle::LifeCycle};
-use crate::tls;
 use crate::watchers::payload_tracker;
 
 /// Where the file is looked for when nobody names one.
@@ -172,15 +172,16 @@ impl Config {
         let mut reader = Reader::new(document, env, problems);
         reader.refuse_unknown(keys::KEYS, keys::LATER);
         let settings = Settings::read(&mut reader);
-        check(&settings, &mut reader, knows_rule);
+        security::check(&settings, &mut reader);
+        check::between(&settings, &mut reader, knows_rule);
         let files = Files {
             life_cycle: life_cycle(settings.rules.lifecycle_file.as_deref(), &mut reader),
-            consumer: security(
+            consumer: security::read(
                 "consumer.security",
                 &settings.consumer_security,
                 &mut reader,
             ),
-            publisher: security(
+            publisher: security::read(
                 "publisher.security",
                 &settings.publisher_security,
                 &mut reader,
@@ -188,7 +189,7 @@ impl Config {
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let worker = worker(&settings.worker, cores);
-        check_in_flight(&settings.worker, worker, &mut reader);
+        check::in_flight(&settings.worker, worker, &mut reader);
 
         let Reader {
             mut problems,
@@ -548,250 +549,11 @@ fn read_file(file: File<'_>, problems: &mut Problems, notes: &mut Vec<Note>) -> 
     }
 }
 
-/// Checks that no key can make alone.
-fn check(settings: &Settings, reader: &mut Reader<'_>, knows_rule: &dyn Fn(&str) -> bool) {
-    let Settings {
-        consumer,
-        consumer_security,
-        publisher,
-        publisher_security,
-        dead_letter_queue,
-        downloader,
-        engine,
-        rules,
-        worker,
-        payload_tracker,
-        ..
-    } = settings;
-    check_security("consumer.security", consumer_security, reader);
-    check_security("publisher.security", publisher_security, reader);
-    for name in SECURITY_KEYS {
-        let path = format!("publisher.security.{name}");
-        reader.require(
-            !publisher.bootstrap_servers.is_empty() || publisher_security.is_default(name),
-            &[&path, "publisher.bootstrap_servers"],
-            "without bootstrap_servers of its own the publisher uses those of the consumer, and its security",
-        );
-    }
-    reader.require(
-        !consumer.bootstrap_servers.is_empty(),
-        &["consumer.bootstrap_servers"],
-        "wants at least one HOST:PORT",
-    );
-    reader.require(
-        consumer.heartbeat_interval.saturating_mul(3) <= consumer.session_timeout,
-        &["consumer.heartbeat_interval", "consumer.session_timeout"],
-        "heartbeat_interval may be at most a third of session_timeout",
-    );
-    let least = consumer.heartbeat_interval.saturating_mul(2) + Duration::from_secs(15);
-    reader.require(
-        consumer.rebalance_timeout >= least,
-        &["consumer.rebalance_timeout", "consumer.heartbeat_interval"],
-        format!(
-            "rebalance_timeout has to be at least 15s and two heartbeats, {}",
-            units::time_text(least)
-        ),
-    );
-    let same_cluster = publisher.shares_cluster_of(consumer);
-    reader.require(
-        !same_cluster || publisher.outgoing_topic != consumer.incoming_topic,
-        &["publisher.outgoing_topic", "consumer.incoming_topic"],
-        "results would come back as announcements: the topics have to differ on one cluster",
-    );
-    let workloads = publisher.workloads_topic.as_deref();
-    reader.require(
-        !same_cluster || workloads != Some(consumer.incoming_topic.as_str()),
-        &["publisher.workloads_topic", "consumer.incoming_topic"],
-        "recommendations would come back as announcements: the topics have to differ on one cluster",
-    );
-    reader.require(
-        workloads != Some(publisher.outgoing_topic.as_str()),
-        &["publisher.workloads_topic", "publisher.outgoing_topic"],
-        "recommendations are no results: the topics have to differ",
-    );
-    let dead_letters = dead_letter_queue.topic.as_deref();
-    reader.require(
-        !same_cluster || workloads.is_none() || dead_letters != workloads,
-        &["dead_letter_queue.topic", "publisher.workloads_topic"],
-        "dead letters would be taken for recommendations: the topics have to differ on one cluster",
-    );
-    reader.require(
-        dead_letters != Some(consumer.incoming_topic.as_str()),
-        &["dead_letter_queue.topic", "consumer.incoming_topic"],
-        "dead letters would come back as announcements: the topics have to differ",
-    );
-    reader.require(
-        !same_cluster || dead_letters != Some(publisher.outgoing_topic.as_str()),
-        &["dead_letter_queue.topic", "publisher.outgoing_topic"],
-        "dead letters would be taken for results: the topics have to differ on one cluster",
-    );
-    let statuses = payload_tracker
-        .enabled
-        .then_some(payload_tracker.topic.as_str());
-    let on_their_cluster = [
-        (
-            "consumer.incoming_topic",
-            Some(consumer.incoming_topic.as_str()),
-        ),
-        ("dead_letter_queue.topic", dead_letters),
-    ];
-    let on_ours = [
-        (
-            "publisher.outgoing_topic",
-            Some(publisher.outgoing_topic.as_str()),
-        ),
-        ("publisher.workloads_topic", workloads),
-    ];
-    let others = on_ours.into_iter().filter(|_| same_cluster);
-    for (path, topic) in others.chain(on_their_cluster) {
-        reader.require(
-            statuses.is_none() || topic != statuses,
-            &["watchers.payload_tracker.topic", path],
-            "statuses are something else: the topics have to differ on one cluster",
-        );
-    }
-    reader.require(
-        !downloader.allowed_urls.is_empty() || downloader.allow_unsafe_links,
-        &["downloader.allowed_urls"],
-        "an empty list refuses every archive; downloader.allow_unsafe_links lifts the list",
-    );
-    reader.require(
-        downloader.max_archive_size <= worker.max_in_flight_bytes,
-        &["downloader.max_archive_size", "worker.max_in_flight_bytes"],
-        "max_archive_size may be at most max_in_flight_bytes, or a large archive would wait for ever",
-    );
-    if let Some(path) = &downloader.ca_file
-        && let Err(error) = tls::client(Some(path), None)
-    {
-        reader.require(false, &["downloader.ca_file"], chain(&error));
-    }
-    reader.require(
-        engine.max_document_size <= engine.unpacked_archive_size_limit,
-        &[
-            "engine.unpacked_archive_size_limit",
-            "engine.max_document_size",
-        ],
-        "unpacked_archive_size_limit has to be at least max_document_size",
-    );
-    for (path, names) in [
-        ("engine.rules.enable", &rules.enable),
-        ("engine.rules.disable", &rules.disable),
-    ] {
-        for name in names {
-            reader.require(
-                knows_rule(name),
-                &[path],
-                format!("{name:?} is no rule and begins no component; `rules` lists them"),
-            );
-        }
-    }
-}
-
 /// What the files that keys name are read into.
 struct Files {
     life_cycle: LifeCycle,
     consumer: Security,
     publisher: Security,
-}
-
-/// The keys of a security section.
-const SECURITY_KEYS: [&str; 7] = [
-    "protocol",
-    "ca_file",
-    "certificate_file",
-    "key_file",
-    "sasl_mechanism",
-    "username",
-    "password",
-];
-
-impl Protocol {
-    fn has_tls(self) -> bool {
-        matches!(self, Self::Ssl | Self::SaslSsl)
-    }
-
-    fn has_sasl(self) -> bool {
-        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
-    }
-}
-
-impl keys::Security {
-    /// Whether nobody said anything of a key, as far as its value tells.
-    fn is_default(&self, name: &str) -> bool {
-        match name {
-            "protocol" => self.protocol == Protocol::Plaintext,
-            "ca_file" => self.ca_file.is_none(),
-            "certificate_file" => self.certificate_file.is_none(),
-            "key_file" => self.key_file.is_none(),
-            "sasl_mechanism" => self.sasl_mechanism.is_none(),
-            "username" => self.username.is_empty(),
-            _ => self.password.is_empty(),
-        }
-    }
-}
-
-/// What the keys of a security section ask of each other.
-fn check_security(section: &str, keys: &keys::Security, reader: &mut Reader<'_>) {
-    let path = |name: &str| format!("{section}.{name}");
-    let protocol = path("protocol");
-    for name in ["ca_file", "certificate_file", "key_file"] {
-        reader.require(
-            keys.protocol.has_tls() || keys.is_default(name),
-            &[&path(name), &protocol],
-            format!("{name} is of use with the protocols SSL and SASL_SSL only"),
-        );
-    }
-    for name in ["sasl_mechanism", "username", "password"] {
-        reader.require(
-            keys.protocol.has_sasl() || keys.is_default(name),
-            &[&path(name), &protocol],
-            format!("{name} is of use with the protocols SASL_PLAINTEXT and SASL_SSL only"),
-        );
-        reader.require(
-            !keys.protocol.has_sasl() || !keys.is_default(name),
-            &[&path(name), &protocol],
-            format!("SASL needs a {name}"),
-        );
-    }
-    reader.require(
-        keys.certificate_file.is_some() == keys.key_file.is_some(),
-        &[&path("certificate_file"), &path("key_file")],
-        "certificate_file and key_file belong together",
-    );
-}
-
-/// What the client is given of a security section, its files read.
-fn security(section: &str, keys: &keys::Security, reader: &mut Reader<'_>) -> Security {
-    let sasl = keys.sasl_mechanism.filter(|_| keys.protocol.has_sasl());
-    let identity = keys
-        .certificate_file
-        .as_deref()
-        .zip(keys.key_file.as_deref());
-    let tls = keys
-        .protocol
-        .has_tls()
-        .then(|| tls::client(keys.ca_file.as_deref(), identity));
-    if let Some(Err(error)) = &tls {
-        let at = |file: &Option<PathBuf>| file.is_some() && file.as_deref() == error.path();
-        let name = if at(&keys.ca_file) {
-            "ca_file"
-        } else if at(&keys.key_file) {
-            "key_file"
-        } else if at(&keys.certificate_file) {
-            "certificate_file"
-        } else {
-            "protocol"
-        };
-        reader.require(false, &[&format!("{section}.{name}")], chain(error));
-    }
-    Security {
-        tls: tls.and_then(Result::ok).map(Tls::new),
-        sasl: sasl.map(|mechanism| Sasl {
-            mechanism,
-            username: keys.username.clone(),
-            password: keys.password.clone(),
-        }),
-    }
 }
 
 /// The configured life-cycle table, or the one that is compiled in.
@@ -836,18 +598,6 @@ fn worker(keys: &keys::Worker, cores: usize) -> Worker {
         shutdown_timeout: keys.shutdown_timeout,
         max_crashes: u32::try_from(keys.max_crashes).unwrap_or(u32::MAX),
     }
-}
-
-fn check_in_flight(keys: &keys::Worker, worker: Worker, reader: &mut Reader<'_>) {
-    let chosen = if keys.threads == 0 { ", chosen" } else { "" };
-    reader.require(
-        worker.max_in_flight >= worker.threads,
-        &["worker.max_in_flight", "worker.threads"],
-        format!(
-            "max_in_flight has to be at least the number of threads ({}{chosen})",
-            worker.threads
-        ),
-    );
 }
 
 fn saturated(number: u64) -> i32 {
