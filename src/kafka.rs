@@ -197,6 +197,16 @@ pub enum Event {
         /// Why.
         cause: SkipCause,
     },
+    /// The topic was deleted and made again: other records stand at the offsets that were handed
+    /// out, and reading begins at the start.
+    StartedOver {
+        /// Which partition.
+        partition: TopicPartition,
+        /// Under which assignment.
+        lease: Lease,
+        /// Where it begins.
+        at: i64,
+    },
     /// The partition stands still until a person acts.
     Halted {
         /// Which.

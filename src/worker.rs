@@ -273,6 +273,16 @@ impl Worker {
                 // From where it stood, so that what was passed over is committed too.
                 self.offsets.fetched(&partition, &lease, from, [], to);
             }
+            Event::StartedOver {
+                partition,
+                lease,
+                at,
+            } => {
+                self.start_over(&partition);
+                self.offsets.fetched(&partition, &lease, at, [], at);
+                // Whatever stood still does not any more: it was of the former topic.
+                self.halted = None;
+            }
             Event::Halted { partition, cause } => {
                 let cause = format!("{partition} stands still: {cause}");
                 self.halted

@@ -241,6 +241,7 @@ impl Run<'_> {
                 }
             }
             Event::Skipped { .. } => {}
+            Event::StartedOver { partition, .. } => _ = self.ends.remove(&partition),
             Event::Halted { partition, cause } => {
                 tell(&format!("{partition} cannot be read on: {cause}"));
                 return Batch::Ended(Exit::Failure);

@@ -25,6 +25,7 @@ use kafka_protocol::messages::{
     FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::TopicPartition;
 use super::connection::{Connection, Timeouts};
@@ -88,6 +89,8 @@ pub(super) struct Coordinator {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Topic {
     code: Option<Code>,
+    /// `None` where brokers give none.
+    id: Option<Uuid>,
     /// Leader by partition; `None` while it has none.
     leaders: BTreeMap<i32, Option<i32>>,
 }
@@ -266,6 +269,11 @@ impl Cluster {
                 (None, _) => TopicState::Unknown,
             },
         }
+    }
+
+    /// The id that metadata gives a topic, another one each time that it is made.
+    pub(super) fn topic_id(&self, name: &str) -> Option<Uuid> {
+        self.topics.get(name)?.id
     }
 
     /// The broker that leads a partition; `None` while it has no leader, or none that is listed,
@@ -594,6 +602,7 @@ impl Cluster {
                 .collect();
             let fresh = Topic {
                 code: Code::try_from_code(answer.error_code),
+                id: Some(answer.topic_id).filter(|id| !id.is_nil()),
                 leaders,
             };
             if fresh != *topic {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::GroupId;
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::cluster::{self, Cluster, TopicState};
 use super::connection::Connection;
@@ -56,6 +57,8 @@ pub struct Consumer {
     assigned_of: Option<i32>,
     /// Partitions that the topic had when we first saw it; later ones start at their beginning.
     known_at_start: Option<i32>,
+    /// Those that the topic had, the present one last: it may have been deleted and made again.
+    topic_ids: Vec<Uuid>,
     topic_missing: bool,
     /// What the brokers say of the topic instead of what it is.
     topic_trouble: Option<String>,
@@ -91,6 +94,7 @@ impl Consumer {
             planned: BTreeMap::new(),
             assigned_of: None,
             known_at_start: None,
+            topic_ids: Vec::new(),
             topic_missing: false,
             topic_trouble: None,
             metadata_seen: None,
@@ -276,6 +280,7 @@ impl Consumer {
             TopicState::Unknown => self.note_topic("metadata does not tell of it".into()),
             TopicState::Known { partitions } => {
                 self.known_at_start.get_or_insert(partitions);
+                self.note_topic_id();
                 if self.topic_trouble.take().is_some() {
                     log::info!("topic {} is available", self.topic);
                 }
@@ -326,6 +331,27 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    /// A topic that was deleted and made again has other records at the offsets that we know.
+    fn note_topic_id(&mut self) {
+        let Some(id) = self.cluster.topic_id(&self.topic) else {
+            return;
+        };
+        // A broker that lags behind may still tell of a former one.
+        if self.topic_ids.contains(&id) {
+            return;
+        }
+        self.topic_ids.push(id);
+        if self.topic_ids.len() > 1 {
+            log::warn!(
+                "topic {} was deleted and made again, it is read from its beginning",
+                self.topic
+            );
+            // Whatever it has was written while we watched.
+            self.known_at_start = Some(0);
+            self.fetcher.start_over();
+        }
     }
 
     /// The topic may be there or not; only a change is worth a line.

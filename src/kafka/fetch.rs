@@ -118,6 +118,22 @@ impl Fetcher {
         self.positions.clear();
     }
 
+    /// The topic was made anew: positions count for nothing any more, nor does what stood still.
+    pub(super) fn start_over(&mut self) {
+        for position in self.positions.values_mut() {
+            let place = match position.place {
+                // It may be that of the former topic.
+                Place::Committed | Place::Reset(_) => Place::Committed,
+                Place::OutOfRange(_) | Place::At(_) | Place::Anew => Place::Anew,
+            };
+            *position = Position {
+                place,
+                paused: position.paused,
+                ..Position::new(position.lease.clone())
+            };
+        }
+    }
+
     pub(super) fn set_paused(&mut self, partitions: &[TopicPartition], paused: bool) {
         for partition in partitions {
             if let Some(position) = self.positions.get_mut(partition) {
@@ -153,7 +169,12 @@ impl Fetcher {
     /// Partitions whose ends have to be asked.
     pub(super) fn unlisted(&self, now: Instant) -> Vec<Asked> {
         self.due(now)
-            .filter(|asked| matches!(asked.place, Place::Reset(_) | Place::OutOfRange(_)))
+            .filter(|asked| {
+                matches!(
+                    asked.place,
+                    Place::Reset(_) | Place::OutOfRange(_) | Place::Anew
+                )
+            })
             .collect()
     }
 
@@ -212,7 +233,7 @@ impl Fetcher {
             .iter()
             .filter_map(|(partition, position)| match position.place {
                 Place::At(offset) => Some((partition, offset)),
-                Place::Committed | Place::Reset(_) | Place::OutOfRange(_) => None,
+                Place::Committed | Place::Reset(_) | Place::OutOfRange(_) | Place::Anew => None,
             })
     }
 
@@ -242,6 +263,16 @@ impl Fetcher {
                 );
                 position.place = Place::At(at);
                 position.well(&asked.partition, now);
+                return;
+            }
+            Place::Anew => {
+                position.place = Place::At(start);
+                position.well(&asked.partition, now);
+                events.push(Event::StartedOver {
+                    partition: asked.partition.clone(),
+                    lease: asked.lease.clone(),
+                    at: start,
+                });
                 return;
             }
             Place::Committed | Place::At(_) => return,
@@ -507,7 +538,11 @@ impl Fetcher {
             return;
         };
         match code {
-            Code::OffsetOutOfRange => position.place = Place::OutOfRange(offset),
+            Code::OffsetOutOfRange => {
+                position.place = Place::OutOfRange(offset);
+                // Maybe it is another topic of the same name.
+                aftermath.refresh = true;
+            }
             Code::CorruptMessage => {
                 let to = offset.checked_add(1);
                 self.broken(asked, offset, to, &code.to_string(), now, events);

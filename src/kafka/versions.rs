@@ -1,8 +1,8 @@
 //! The requests that we speak, in which versions, and what a broker offers.
 //!
 //! Ceilings are fixed: the last version before the flexible encoding wherever possible. These
-//! are what librdkafka speaks for the group, every broker from Kafka 2.1 to 4.x has them, and
-//! arrays in them have plain counts that [`super::wire`] can check. Both ends are intersected
+//! are what librdkafka speaks for the group, and every broker from Kafka 2.1 to 4.x has them.
+//! Metadata goes further, for the ids of topics. Both ends are intersected
 //! for every connection, because a broker closes the connection on a version that it removed.
 
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ apis! {
     ProduceRequest -> ProduceResponse, 0 "Produce" 7..=8; // 7: zstd; 8: says which record is bad
     FetchRequest -> FetchResponse, 1 "Fetch" 10..=11; // 10: zstd; from 13 topics have ids
     ListOffsetsRequest -> ListOffsetsResponse, 2 "ListOffsets" 4..=5;
-    MetadataRequest -> MetadataResponse, 3 "Metadata" 5..=8;
+    MetadataRequest -> MetadataResponse, 3 "Metadata" 5..=10; // 10: topics have ids (KIP-516, Kafka 2.8)
     OffsetCommitRequest -> OffsetCommitResponse, 8 "OffsetCommit" 6..=7; // 7: static id
     OffsetFetchRequest -> OffsetFetchResponse, 9 "OffsetFetch" 5..=5;
     FindCoordinatorRequest -> FindCoordinatorResponse, 10 "FindCoordinator" 1..=2;
@@ -149,13 +149,13 @@ mod tests {
     fn takes_the_highest_common_version() {
         let address = Arc::from("broker:9092");
         let pick = |low, high| Versions::new([(3, (low, high))]).pick::<MetadataRequest>(&address);
-        assert_eq!(pick(0, 12).unwrap(), 8);
+        assert_eq!(pick(0, 12).unwrap(), 10);
         assert_eq!(pick(0, 6).unwrap(), 6);
-        assert_eq!(pick(8, 13).unwrap(), 8);
-        let error = pick(9, 13).unwrap_err().to_string();
+        assert_eq!(pick(8, 13).unwrap(), 10);
+        let error = pick(11, 13).unwrap_err().to_string();
         assert_eq!(
             error,
-            "broker:9092 and we share no version of Metadata: ours 5-8, its 9-13"
+            "broker:9092 and we share no version of Metadata: ours 5-10, its 11-13"
         );
         assert!(pick(0, 4).is_err());
         // A range that makes no sense is no range.

@@ -20,17 +20,23 @@ enum Shape {
     Skip(usize),
     /// Text or null, with a length of 2 bytes.
     Str,
+    /// Text or null, with its length plus one as a varint. This and the next two are of the
+    /// flexible versions (KIP-482).
+    CompactStr,
     /// Bytes or null, with a length of 4 bytes.
     Blob,
     /// Elements or null, with a count of 4 bytes.
     Array(&'static [Shape]),
-    /// The rest, which holds no counts that anybody reserves memory for.
-    Rest,
+    /// Elements or null, with their count plus one as a varint.
+    CompactArray(&'static [Shape]),
+    /// Tagged fields, which the crate keeps one by one.
+    Tags,
 }
-use Shape::{Array, Blob, Rest, Skip, Str};
+use Shape::{Array, Blob, CompactArray, CompactStr, Skip, Str, Tags};
 
 const INT: Shape = Skip(4);
 const INTS: Shape = Array(&[INT]);
+const COMPACT_INTS: Shape = CompactArray(&[INT]);
 
 /// What four bytes are that should have been the length of a frame, and are out of bounds. Other
 /// protocols show: their first letters are lengths of a gigabyte.
@@ -49,6 +55,9 @@ pub(super) type Fault = String;
 /// The shape of an answer; `None` for a pair that we never ask for.
 fn shape(key: i16, version: i16) -> Option<&'static [Shape]> {
     const BROKER: Shape = Array(&[INT, Str, INT, Str]);
+    const COMPACT_BROKER: Shape = CompactArray(&[INT, CompactStr, INT, CompactStr, Tags]);
+    const PARTITION: Shape =
+        CompactArray(&[Skip(14), COMPACT_INTS, COMPACT_INTS, COMPACT_INTS, Tags]);
     Some(match (key, version) {
         // Produce: partition, code, base offset, time, log start; bad records, message
         (0, 7) => &[Array(&[Str, Array(&[Skip(30)])]), INT],
@@ -96,6 +105,25 @@ fn shape(key: i16, version: i16) -> Option<&'static [Shape]> {
             ]),
             INT,
         ],
+        (3, 9) => &[
+            INT,
+            COMPACT_BROKER,
+            CompactStr,
+            INT,
+            CompactArray(&[Skip(2), CompactStr, Skip(1), PARTITION, INT, Tags]),
+            INT,
+            Tags,
+        ],
+        // And with the id of each topic.
+        (3, 10) => &[
+            INT,
+            COMPACT_BROKER,
+            CompactStr,
+            INT,
+            CompactArray(&[Skip(2), CompactStr, Skip(17), PARTITION, INT, Tags]),
+            INT,
+            Tags,
+        ],
         // OffsetCommit: partition, code
         (8, 6..=7) => &[INT, Array(&[Str, Array(&[Skip(6)])])],
         // OffsetFetch: partition, offset, epoch, text, code; code of all
@@ -118,9 +146,9 @@ fn shape(key: i16, version: i16) -> Option<&'static [Shape]> {
         // SaslAuthenticate: code, message, the mechanism's own; lifetime
         (36, 0) => &[Skip(2), Str, Blob],
         (36, 1) => &[Skip(2), Str, Blob, Skip(8)],
-        // InitProducerId: throttle, code, id, epoch; then tags, which the crate keeps one by one
+        // InitProducerId: throttle, code, id, epoch
         (22, 0..=1) => &[Skip(16)],
-        (22, 2..=4) => &[Skip(16), Rest],
+        (22, 2..=4) => &[Skip(16), Tags],
         _ => return None,
     })
 }
@@ -145,10 +173,15 @@ fn walk<'a>(
         match shape {
             Skip(n) => skip(bytes, *n)?,
             // Null (-1) has no bytes; other negative lengths are for the decoder to refuse.
-            Str => {
-                let n = bytes.try_get_i16().map_err(|_| "cut off".to_string())?;
+            Str | CompactStr => {
+                let n = match shape {
+                    Str => {
+                        let n = bytes.try_get_i16().map_err(|_| "cut off".to_string())?;
+                        usize::try_from(n).unwrap_or(0)
+                    }
+                    _ => compact_length(bytes)?,
+                };
                 let text = *bytes;
-                let n = usize::try_from(n).unwrap_or(0);
                 skip(bytes, n)?;
                 show(&text[..n], bytes.len());
             }
@@ -156,9 +189,14 @@ fn walk<'a>(
                 let n = bytes.try_get_i32().map_err(|_| "cut off".to_string())?;
                 skip(bytes, usize::try_from(n).unwrap_or(0))?;
             }
-            Array(element) => {
-                let n = bytes.try_get_i32().map_err(|_| "cut off".to_string())?;
-                let n = usize::try_from(n).unwrap_or(0);
+            Array(element) | CompactArray(element) => {
+                let n = match shape {
+                    Array(_) => {
+                        let n = bytes.try_get_i32().map_err(|_| "cut off".to_string())?;
+                        usize::try_from(n).unwrap_or(0)
+                    }
+                    _ => compact_length(bytes)?,
+                };
                 if n > bytes.len() {
                     return Err(format!("{n} elements announced in {} bytes", bytes.len()));
                 }
@@ -166,10 +204,15 @@ fn walk<'a>(
                     walk(element, bytes, show)?;
                 }
             }
-            Rest => *bytes = &[],
+            Tags => skip_tags(bytes)?,
         }
     }
     Ok(())
+}
+
+/// A length or count as the flexible versions write it: plus one, with 0 for null.
+fn compact_length(bytes: &mut &[u8]) -> Result<usize, Fault> {
+    Ok((unsigned_varint(bytes)? as usize).saturating_sub(1))
 }
 
 /// Decodes a frame that must be the answer to the request of this correlation id.
@@ -508,6 +551,12 @@ pub(super) mod tests {
         body.put_i32(1000);
         body.put_bytes(0, 1000);
         assert!(decodes(3, 8, body.freeze()).is_err());
+        // 2^32-2 brokers, as the flexible versions write it.
+        let mut body = BytesMut::new();
+        body.put_i32(0);
+        body.put_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
+        let fault = decodes(3, 10, body.freeze()).unwrap_err();
+        assert_eq!(fault, "4294967294 elements announced in 0 bytes");
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn k20_old_and_new_brokers_are_spoken_to() {
 #[test]
 fn k20_nothing_in_common_ends_with_78_and_names_the_request() {
     for (api, name, (first, last)) in [
-        (ApiKey::Metadata, "Metadata", (9, 13)),
+        (ApiKey::Metadata, "Metadata", (11, 13)),
         (ApiKey::Produce, "Produce", (9, 13)),
         (ApiKey::FindCoordinator, "FindCoordinator", (4, 6)),
         (ApiKey::JoinGroup, "JoinGroup", (6, 9)),

@@ -139,6 +139,13 @@ impl Member {
             } => {
                 self.next.insert(partition, (lease, to));
             }
+            Event::StartedOver {
+                partition,
+                lease,
+                at,
+            } => {
+                self.next.insert(partition, (lease, at));
+            }
             Event::Halted { .. } => {}
         }
     }

@@ -157,6 +157,56 @@ fn k15_a_log_that_was_cut_off_is_read_anew() {
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
+/// Deleted and made again under its name, with more records than there were. The scripted broker
+/// keeps committed offsets: they are of the former topic, too.
+#[test]
+fn k15_a_topic_that_was_made_anew_is_read_from_its_beginning() {
+    // Too quick for a Fetch to see that it was away: its id tells, at the next look at metadata.
+    // What was read of it until then comes again.
+    for (policy, is_seen_missing, duplicates) in [("latest", true, 0), ("earliest", false, 12)] {
+        let broker = Broker::start();
+        let stage = scripted(&broker, 2);
+        let gate = Gate::default();
+        let held = (0..4).map(|_| Reply::ok(archive()).behind(&gate));
+        stage.server.script("/held", held);
+        let worker = stage.worker_with(
+            "[worker]\nthreads = 16\nmax_in_flight = 16",
+            &[
+                ("downloader.response_timeout", "100s"),
+                ("consumer.auto_offset_reset", policy),
+                ("consumer.metadata_max_age", "1s"),
+            ],
+        );
+        // With `latest` it has to be there first.
+        broker.wait("both partitions have a position", |_| {
+            worker.lines("begins at its").len() == 2
+        });
+        stage.spread(&broker, "/archive", 0..4);
+        broker.wait("the first", |b| stage.committed(b) == 4);
+        stage.spread(&broker, "/held", 100..104);
+        broker.wait("in work", |_| stage.server.requests("/held") == 4);
+        broker.delete_topic(&stage.incoming);
+        if is_seen_missing {
+            worker.line("does not exist, waiting for it");
+        }
+        broker.create_topic(&stage.incoming, 2);
+        stage.spread(&broker, "/archive", 4..24);
+        worker.line("was deleted and made again, it is read from its beginning");
+        broker.wait("all of the new ones", |b| {
+            stage.ledger(b).lost(4..24).is_empty() && stage.committed(b) == 20
+        });
+        gate.open();
+        // What was in work settles nothing of the new log, and is not lost either.
+        broker.wait("the old ones", |b| {
+            stage.ledger(b).lost(100..104).is_empty()
+        });
+        worker.signal(Signal::TERM);
+        assert_eq!(worker.finish().code(), 0);
+        stage.ledger(&broker).check(0..24, duplicates);
+        assert_eq!(stage.committed(&broker), 20);
+    }
+}
+
 #[test]
 fn k21_dead_letters_wait_for_a_topic_that_is_missing_forbidden_or_without_leader() {
     for trouble in ["missing", "forbidden", "no leader"] {

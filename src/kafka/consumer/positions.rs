@@ -139,6 +139,7 @@ impl Consumer {
         let wants = |asked: &&Asked, which: OffsetReset| match asked.place {
             Place::Reset(reset) => reset == which,
             Place::OutOfRange(_) => true,
+            Place::Anew => which == OffsetReset::Earliest,
             Place::Committed | Place::At(_) => false,
         };
         let mut ends: [BTreeMap<TopicPartition, Result<i64, Code>>; 2] = Default::default();

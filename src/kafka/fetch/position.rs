@@ -17,6 +17,8 @@ pub(in crate::kafka) enum Place {
     Reset(OffsetReset),
     /// The broker does not have this offset; both ends have to be asked.
     OutOfRange(i64),
+    /// At the start of a log that was made anew, which has to be asked.
+    Anew,
     /// At this offset.
     At(i64),
 }

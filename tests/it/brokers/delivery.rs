@@ -72,6 +72,23 @@ on_brokers! {
         assert!(ledger.buried.is_empty());
     }
 
+    /// The topic is deleted and made again with more records than there were, while the worker
+    /// reads on: all of the new ones are read.
+    [apache_3_9, apache_4]
+    fn k15_a_topic_that_was_made_anew_is_read_from_its_beginning(broker) {
+        let stage = stage(broker);
+        let worker = worker(&stage);
+        broker.load(&stage.incoming, stage.records(0..12));
+        wait_for_no_lag(broker, &stage);
+        broker.make_anew(&stage.incoming, PARTITIONS as i32);
+        broker.load(&stage.incoming, stage.records(12..60));
+        worker.line("was deleted and made again, it is read from its beginning");
+        broker.wait("all are published", || published(broker, &stage) >= 60);
+        wait_for_no_lag(broker, &stage);
+        // Those read before the worker learnt of it come again.
+        ledger(broker, &stage).check(0..60, 48);
+    }
+
     /// One of three workers is killed in the middle: what it had in flight comes again, the rest
     /// does not.
     [apache_3_9, apache_4]

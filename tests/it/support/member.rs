@@ -161,7 +161,7 @@ fn consume(options: ConsumerOptions, shared: &Shared) {
                         }
                     }
                 }
-                Event::Skipped { .. } | Event::Halted { .. } => {
+                Event::Skipped { .. } | Event::StartedOver { .. } | Event::Halted { .. } => {
                     let end = format!("{event:?}");
                     tell(&mut |seen| seen.end = Some(end.clone()));
                 }

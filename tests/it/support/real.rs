@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{CreateAclsRequest, GroupId, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    CreateAclsRequest, DeleteTopicsRequest, GroupId, OffsetFetchRequest,
+};
 
 use super::broker::batch::{self, Batch, BatchHeader, Codec, LogRecord, NewRecord};
 use super::raw_client::{self as raw, RawClient, text, topic_name};
@@ -175,11 +177,26 @@ impl RealBroker {
     /// Makes a topic with a fresh name that begins with `prefix`, and waits until it can be used.
     pub fn create_topic(&self, prefix: &str, partitions: i32) -> String {
         let name = fresh(prefix);
+        self.make_topic(&name, partitions);
+        name
+    }
+
+    /// Deletes a topic and makes it again under the same name, as soon as that goes.
+    pub fn make_anew(&self, topic: &str, partitions: i32) {
+        let mut request = DeleteTopicsRequest::default();
+        request.topic_names = vec![topic_name(topic)];
+        request.timeout_ms = 10_000;
+        let answer = self.connect().call(&request, 4);
+        assert_eq!(answer.responses[0].error_code, 0, "deleting {topic}");
+        self.make_topic(topic, partitions);
+    }
+
+    fn make_topic(&self, name: &str, partitions: i32) {
         let mut client = self.connect();
-        let answer = client.call(&raw::create_topic(&name, partitions), 4);
+        let answer = client.call(&raw::create_topic(name, partitions), 4);
         assert_eq!(answer.topics[0].error_code, 0, "creating {name}");
         self.wait("the topic has leaders", || {
-            let answer = client.call(&raw::metadata(&[&name]), 8);
+            let answer = client.call(&raw::metadata(&[name]), 8);
             let topic = &answer.topics[0];
             let led = topic.partitions.iter().all(|p| p.leader_id.0 >= 0);
             topic.error_code == 0 && topic.partitions.len() == partitions as usize && led
@@ -187,11 +204,10 @@ impl RealBroker {
         // What the metadata calls a leader may learn of it a little later.
         for partition in 0..partitions {
             self.wait("the leader leads", || {
-                let answer = client.call(&raw::list_offsets(&name, partition, -2), 5);
+                let answer = client.call(&raw::list_offsets(name, partition, -2), 5);
                 answer.topics[0].partitions[0].error_code == 0
             });
         }
-        name
     }
 
     /// How many partitions a topic has; 0: there is no such topic.
