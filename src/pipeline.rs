@@ -3,6 +3,8 @@
 //! [`Pipeline::handle`] is the whole of it, top to bottom. Stages return facts; this room reports
 //! them to the watchers, decides what an error costs, and writes the one log line of a record.
 
+mod clock;
+mod known;
 pub mod task;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +16,10 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::archive::Archive;
 use crate::archive::extract::{self, Interrupt, extract};
 use crate::archive::limits::Limits;
 use crate::archive::work_dir;
-use crate::archive::{Archive, ArchiveKind};
 use crate::backoff::{Backoff, sleep_unless};
 use crate::breaker::{self, Breaker, Verdict};
 use crate::download::{self, Download, Downloader};
@@ -29,8 +31,10 @@ use crate::output::dead_letters::{self, Failure};
 use crate::output::{Output, Sink, results, workloads};
 use crate::report;
 use crate::telemetry::health::{Fault, Health};
-use crate::watchers::{Event, Outcome, Stage, Subject, Watchers};
+use crate::watchers::{Event, Outcome, Stage, Watchers};
 
+use clock::Clock;
+use known::Known;
 use task::{Doing, Task};
 
 /// What the pipeline needs to know beside its parts.
@@ -137,18 +141,6 @@ impl Unprocessed {
             Unprocessed::Rules(_) => Stage::Process,
         }
     }
-}
-
-/// What is known of a record so far, for watchers and for its log line.
-struct Known<'a> {
-    record: &'a Record,
-    request_id: Option<String>,
-    org_id: Option<u32>,
-    account_number: Option<u32>,
-    cluster: Option<Uuid>,
-    archive: Option<ArchiveKind>,
-    attempts: u32,
-    started: Instant,
 }
 
 impl Pipeline {
@@ -712,105 +704,4 @@ fn deliver(task: &Task, sink: &Sink, record: &OutgoingRecord) -> Delivery {
 /// Between two tries of what only a person can mend.
 fn refusal_pauses() -> Backoff {
     Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20)
-}
-
-impl<'a> Known<'a> {
-    fn new(record: &'a Record) -> Self {
-        Self {
-            record,
-            request_id: None,
-            org_id: None,
-            account_number: None,
-            cluster: None,
-            archive: None,
-            attempts: 0,
-            started: Instant::now(),
-        }
-    }
-
-    fn subject(&self) -> Subject<'_> {
-        Subject {
-            partition: &self.record.partition,
-            offset: self.record.offset,
-            request_id: self.request_id.as_deref(),
-            org_id: self.org_id,
-            account_number: self.account_number,
-            archive: self.archive,
-        }
-    }
-
-    fn failure(&self, reason: Reason, message: String) -> Failure {
-        Failure {
-            reason,
-            message,
-            attempts: self.attempts,
-        }
-    }
-
-    /// The one line of a settled record.
-    fn log(&self, level: log::Level, outcome: Outcome, message: &str) {
-        let traceparent = self
-            .record
-            .headers
-            .iter()
-            .rfind(|h| h.name == "traceparent");
-        let traceparent = traceparent.and_then(|h| h.value.as_deref());
-        log::log!(
-            level,
-            topic = self.record.partition.topic.as_ref(),
-            partition = self.record.partition.partition,
-            offset = self.record.offset,
-            request_id = self.request_id,
-            org_id = self.org_id,
-            cluster_id = self.cluster.map(|id| id.to_string()),
-            outcome = outcome.as_str(),
-            reason = outcome.reason(),
-            attempts = self.attempts,
-            duration = self.started.elapsed().as_secs_f64(),
-            traceparent = traceparent.map(String::from_utf8_lossy).as_deref();
-            "{message}"
-        );
-    }
-}
-
-/// The wall clock, read once and carried on by the monotonic one: a clock that jumps later must
-/// not make a backlog too old.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    wall: OffsetDateTime,
-    at: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            wall: OffsetDateTime::now_utc(),
-            at: Instant::now(),
-        }
-    }
-
-    /// Milliseconds since 1970.
-    fn now_ms(self) -> i128 {
-        let start = self.wall.unix_timestamp_nanos() / 1_000_000;
-        start + i128::try_from(self.at.elapsed().as_millis()).unwrap_or(i128::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn m12_p13_a_wall_clock_that_jumps_makes_no_record_too_old() {
-        for days in [-1, 1] {
-            // The wall clock was elsewhere when it was read, and has jumped to the present since.
-            let clock = Clock {
-                wall: OffsetDateTime::now_utc() + time::Duration::days(days),
-                at: Instant::now(),
-            };
-            let start = clock.wall.unix_timestamp_nanos() / 1_000_000;
-            let hour = 3_600_000;
-            assert!((start..start + hour).contains(&clock.now_ms()), "{days}");
-        }
-    }
 }
