@@ -127,7 +127,7 @@ impl<'a> CappedReader<'a> {
         };
         while reader.input_end < BLOCK && reader.read_input()? {}
         let first = reader.input.get(..reader.input_end).unwrap_or_default();
-        if first.starts_with(b"\x1f\x8b") {
+        if first.starts_with(b"\x1f\x8b") && !members::is_header(first) {
             reader.state = State::Member(Box::new(gzip_decoder()));
             let inner = reader.peek(BLOCK)?;
             match container(inner) {
