@@ -275,6 +275,16 @@ impl Archive {
         Archive { deadline, ..self }
     }
 
+    /// Whether the time for documents is over. A rule that holds those of one model against those
+    /// of another asks between two of them: that takes longer than reading them, and nobody can
+    /// interrupt it. What it says then counts for nothing, as when a document was not read.
+    pub fn is_over(&self) -> bool {
+        if self.deadline.is_some_and(|end| Instant::now() >= end) {
+            self.late.set(true);
+        }
+        self.late.get()
+    }
+
     /// Whether a document was not read for want of time. What rules said since then says nothing
     /// about the archive.
     pub fn is_late(&self) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! A rule that panics costs that rule: it is left out of the report, counted and named in the
 //! log, and the others run. The deadline is asked for between rules, which are short but for the
-//! documents that they read: those know the deadline themselves. What all rules say together has a
-//! bound, since the texts of one document may stand in the answers of many.
+//! documents that they read: those know the deadline themselves. A rule that takes longer than
+//! reading them, by comparing them with each other, asks the archive for it. What all rules say
+//! together has a bound, since the texts of one document may stand in the answers of many.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

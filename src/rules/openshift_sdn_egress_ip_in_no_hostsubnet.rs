@@ -73,23 +73,38 @@ impl<'a> Held<'a> {
             .collect();
         Held {
             ips: ips.map(String::as_str).collect(),
-            // Ranges within others say nothing more; merged, a look-up stays short.
-            ranges: IpNet::aggregate(&ranges),
+            // Merged and sorted: an address lies in the last range that begins before it, or in
+            // none. Both sides come from outside, so each look-up must stay short.
+            ranges: {
+                let mut ranges = IpNet::aggregate(&ranges);
+                ranges.sort_unstable_by_key(IpNet::network);
+                ranges
+            },
         }
     }
 
     fn contains(&self, ip: &str) -> bool {
-        let in_range = |ip: IpAddr| self.ranges.iter().any(|range| range.contains(&ip));
+        let in_range = |ip: IpAddr| {
+            let after = self.ranges.partition_point(|range| range.network() <= ip);
+            self.ranges[..after]
+                .last()
+                .is_some_and(|range| range.contains(&ip))
+        };
         self.ips.contains(ip) || ip.parse().is_ok_and(in_range)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::testing::{Answer, found, run, skip};
+    use super::super::testing::{Answer, found, reference_time, run, skip};
     use super::*;
+    use crate::archive::Archive;
+    use crate::rules::{Profile, Settings};
 
     const PROJECTS: &str = "config/netnamespaces.json";
 
@@ -142,6 +157,59 @@ mod tests {
                 matches!(answer(&[lost], &host), Answer::Found(..)),
                 "{lost}"
             );
+        }
+    }
+
+    /// Held against each other one by one they would be at it for many minutes, and nobody could
+    /// interrupt them.
+    #[test]
+    fn p07_many_addresses_and_many_ranges_are_no_long_work() {
+        let address = |number: u32| Ipv4Addr::from(0x0A00_0000 + number).to_string();
+        let ips: Vec<_> = (0..100_000).map(|n| address(2 * n + 1)).collect();
+        let ranges: Vec<_> = (0..100_000).map(|n| address(2 * n) + "/32").collect();
+        let projects = json!([{"name": "project1", "egressIPs": ips}]).to_string();
+        let host = json!({ "egressCIDRs": ranges }).to_string();
+        let files = [
+            (PROJECTS, projects.as_str()),
+            ("config/hostsubnet/a.json", &host),
+        ];
+        let archive = Archive::from_files(files);
+        let context = Context {
+            archive: &archive,
+            reference_time: reference_time(),
+            profile: Profile::External,
+            settings: &Settings::default(),
+        };
+        let response = check(&context).unwrap().unwrap();
+        assert_eq!(
+            response.details["egress_ips"].as_array().unwrap().len(),
+            100
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_held_as_if_every_range_was_looked_at(
+            ranges in proptest::collection::vec((0_u8..16, 24_u8..=32, any::<bool>()), 0..12),
+            address in (0_u8..16, any::<bool>()),
+        ) {
+            let text = |last: u8, v6: bool| match v6 {
+                true => format!("::ffff:10.0.0.{last}"),
+                false => format!("10.0.0.{last}"),
+            };
+            let ranges: Vec<String> = ranges
+                .into_iter()
+                .map(|(last, length, v6)| {
+                    format!("{}/{}", text(last, v6), length + if v6 { 96 } else { 0 })
+                })
+                .collect();
+            let ip = text(address.0, address.1);
+            let parsed: IpAddr = ip.parse().unwrap();
+            let expected = ranges
+                .iter()
+                .any(|range| range.parse::<IpNet>().unwrap().contains(&parsed));
+            let host = HostSubnet { egress_cidrs: ranges, ..HostSubnet::default() };
+            prop_assert_eq!(Held::by([&host].into_iter()).contains(&ip), expected);
         }
     }
 
