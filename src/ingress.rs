@@ -128,9 +128,9 @@ pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
     if bytes.is_empty() {
         return Err(Error::Empty { null: false });
     }
-    let message = fields::read(bytes, ANNOUNCEMENT).map_err(|e| Error::Json {
-        line: e.line(),
-        column: e.column(),
+    let message = fields::read(bytes, ANNOUNCEMENT).map_err(|place| Error::Json {
+        line: place.line,
+        column: place.column,
     })?;
     let Kept::Object(_) = message else {
         return Err(Error::NotAnObject);
