@@ -173,16 +173,17 @@ impl<'a> CappedReader<'a> {
         Ok(self.output.get(from..self.at).unwrap_or_default())
     }
 
-    /// Takes one tar block; `None` at the end of the stream.
+    /// Takes one tar block; `None` at the end of the stream. Zeros that do not fill a block are
+    /// padding there, as they are behind the last gzip member.
     ///
     /// # Errors
     ///
     /// [`Error::Cut`] when the stream ends within the block.
     pub(super) fn block(&mut self) -> Result<Option<&[u8; BLOCK]>, Error> {
-        match self.peek(BLOCK)?.len() {
-            0 => return Ok(None),
-            BLOCK.. => {}
-            _ => return Err(Error::Cut),
+        let there = self.peek(BLOCK)?;
+        if there.len() < BLOCK {
+            let padding = there.iter().all(|byte| *byte == 0);
+            return if padding { Ok(None) } else { Err(Error::Cut) };
         }
         self.at += BLOCK;
         Ok(self

@@ -847,9 +847,18 @@ fn a23_a_tar_stream_needs_no_end() {
     let tar = honest().unended();
     assert_eq!(contents(&run(&gzip(&tar)).unwrap()), expected);
     assert_eq!(contents(&run(&tar).unwrap()), expected);
-    // One zero block is an end too.
-    let tar = [tar, vec![0; BLOCK]].concat();
-    assert_eq!(contents(&run(&tar).unwrap()), expected);
+    // One zero block is an end too, and so are fewer zeros: GNU tar says so.
+    for zeros in [1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1] {
+        let tar = [tar.clone(), vec![0; zeros]].concat();
+        assert_eq!(contents(&run(&tar).unwrap()), expected, "{zeros}");
+        assert_eq!(contents(&run(&gzip(&tar)).unwrap()), expected, "{zeros}");
+    }
+    // Anything else is a header that is cut, and an extension header still needs its member.
+    let cut = [tar.clone(), vec![0; 100], vec![1]].concat();
+    assert!(matches!(run(&cut), Err(Error::Cut)));
+    let orphan = Tar::new().pax(&[("comment", b"x")]).unended();
+    let orphan = [tar, orphan, vec![0; 100]].concat();
+    assert_reason(run(&orphan), Reason::ArchiveCorrupt);
 }
 
 #[test]
