@@ -286,8 +286,9 @@ fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
 /// Any ISO 8601 form, converted to UTC; without a zone it is taken as UTC. What no year of four
 /// digits can say, there or here, is no time.
 fn parse_gathering_time(text: &str) -> Option<OffsetDateTime> {
-    // The parser wants a `T`; a blank is what `str()` of a Python time writes.
-    let text = &text.replacen(' ', "T", 1);
+    // The parser wants a `T`; a blank is what `str()` of a Python time writes. RFC 3339 allows
+    // small letters.
+    let text = &text.replacen(' ', "T", 1).to_ascii_uppercase();
     OffsetDateTime::parse(text, &Iso8601::DEFAULT)
         .or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::DEFAULT).map(|t| t.assume_utc()))
         .or_else(|_| Date::parse(text, &Iso8601::DEFAULT).map(|d| d.midnight().assume_utc()))
@@ -573,6 +574,7 @@ mod tests {
                 Some("2020-12-09T08:00:00.75Z"),
             ),
             ("2020-12-09 10:00:00", Some("2020-12-09T10:00:00Z")),
+            ("2020-12-09t10:00:00.5z", Some("2020-12-09T10:00:00.5Z")),
             ("2020-12-09T10:00:00", Some("2020-12-09T10:00:00Z")),
             ("2020-12-09", Some("2020-12-09T00:00:00Z")),
             ("soon", None),
