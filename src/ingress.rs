@@ -119,54 +119,78 @@ impl Error {
     }
 }
 
-/// Parses the value of a record.
+/// The value of a record: a JSON object, of which nothing more is known yet.
+#[derive(Debug)]
+pub struct Announcement(Kept);
+
+impl Announcement {
+    /// Reads the value of a record.
+    ///
+    /// # Errors
+    /// Nothing there, not JSON, or not an object.
+    pub fn read(value: Option<&[u8]>) -> Result<Announcement, Error> {
+        let bytes = value.ok_or(Error::Empty { null: true })?;
+        if bytes.is_empty() {
+            return Err(Error::Empty { null: false });
+        }
+        let message = fields::read(bytes, ANNOUNCEMENT).map_err(|place| Error::Json {
+            line: place.line,
+            column: place.column,
+        })?;
+        match message {
+            Kept::Object(_) => Ok(Announcement(message)),
+            _ => Err(Error::NotAnObject),
+        }
+    }
+
+    /// By which others know the upload, whatever else is wrong with it.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.get("request_id").and_then(Kept::as_str)
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it; see [`Error`].
+    pub fn check(&self) -> Result<Ingress, Error> {
+        let message = &self.0;
+        let url = text(message, "url")?;
+        let identity = text(message, "b64_identity")?;
+        let timestamp = text(message, "timestamp")?;
+        let identity = identity_of(identity)?;
+        let uploaded_at = parse_timestamp(timestamp).ok_or(Error::Timestamp)?;
+
+        let at = |path: &[&str]| identity.at(path);
+        let account = at(&["account_number"]).filter(|account| !is_nothing(account));
+        let account_number = account.and_then(number);
+        let cluster_name = message
+            .get("cluster_name")
+            .and_then(uuid_of)
+            .or_else(|| at(&["system", "cluster_id"]).and_then(uuid_of));
+        Ok(Ingress {
+            url: SignedUrl::new(url),
+            org_id: org_id(at(&["internal", "org_id"]))?,
+            account_number,
+            odd_account: account.is_some() && account_number.is_none(),
+            cluster_name,
+            timestamp: timestamp.to_owned(),
+            uploaded_at,
+            gathering_time: message
+                .at(&["metadata", "custom_metadata", "gathering_time"])
+                .and_then(Kept::as_str)
+                .and_then(parse_gathering_time),
+            request_id: self.request_id().map(str::to_owned),
+            size: message.get("size").and_then(Kept::as_u64),
+        })
+    }
+}
+
+/// Reads and checks the value of a record.
 ///
 /// # Errors
 /// The first thing that is wrong with it; see [`Error`].
 pub fn parse(value: Option<&[u8]>) -> Result<Ingress, Error> {
-    let bytes = value.ok_or(Error::Empty { null: true })?;
-    if bytes.is_empty() {
-        return Err(Error::Empty { null: false });
-    }
-    let message = fields::read(bytes, ANNOUNCEMENT).map_err(|place| Error::Json {
-        line: place.line,
-        column: place.column,
-    })?;
-    let Kept::Object(_) = message else {
-        return Err(Error::NotAnObject);
-    };
-
-    let url = text(&message, "url")?;
-    let identity = text(&message, "b64_identity")?;
-    let timestamp = text(&message, "timestamp")?;
-    let identity = identity_of(identity)?;
-    let uploaded_at = parse_timestamp(timestamp).ok_or(Error::Timestamp)?;
-
-    let at = |path: &[&str]| identity.at(path);
-    let account = at(&["account_number"]).filter(|account| !is_nothing(account));
-    let account_number = account.and_then(number);
-    let cluster_name = message
-        .get("cluster_name")
-        .and_then(uuid_of)
-        .or_else(|| at(&["system", "cluster_id"]).and_then(uuid_of));
-    Ok(Ingress {
-        url: SignedUrl::new(url),
-        org_id: org_id(at(&["internal", "org_id"]))?,
-        account_number,
-        odd_account: account.is_some() && account_number.is_none(),
-        cluster_name,
-        timestamp: timestamp.to_owned(),
-        uploaded_at,
-        gathering_time: message
-            .at(&["metadata", "custom_metadata", "gathering_time"])
-            .and_then(Kept::as_str)
-            .and_then(parse_gathering_time),
-        request_id: message
-            .get("request_id")
-            .and_then(Kept::as_str)
-            .map(str::to_owned),
-        size: message.get("size").and_then(Kept::as_u64),
-    })
+    Announcement::read(value)?.check()
 }
 
 fn text<'a>(message: &'a Kept, field: &'static str) -> Result<&'a str, Error> {
@@ -496,6 +520,24 @@ mod tests {
         }
         let without = json!({"identity": {"internal": {"org_id": "1"}}});
         assert!(!parse_json(&with_identity(without)).unwrap().odd_account);
+    }
+
+    #[test]
+    fn m04_whatever_is_wrong_the_request_id_is_known() {
+        let id = |message: Value| {
+            let bytes = message.to_string();
+            let announcement = Announcement::read(Some(bytes.as_bytes())).unwrap();
+            assert!(announcement.check().is_err(), "{message}");
+            announcement.request_id().map(str::to_owned)
+        };
+        for (field, value) in [
+            ("url", json!(null)),
+            ("b64_identity", json!("!")),
+            ("timestamp", json!("soon")),
+        ] {
+            assert_eq!(id(with(field, value)).as_deref(), Some("r1"), "{field}");
+        }
+        assert_eq!(id(json!({"request_id": 7})), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::breaker::{self, Breaker, Verdict};
 use crate::download::{self, Download, Downloader};
 use crate::engine::{self, RuleSet};
 use crate::error::{Reason, chain};
-use crate::ingress::{self, Ingress};
+use crate::ingress::{self, Announcement, Ingress};
 use crate::kafka::{OutgoingRecord, Record, SendError};
 use crate::output::dead_letters::{self, Failure};
 use crate::output::{Output, Sink, results, workloads};
@@ -275,13 +275,17 @@ impl Pipeline {
     }
 
     fn parse(&self, known: &mut Known<'_>) -> Result<Ingress, Stop> {
-        let ingress = ingress::parse(known.record.value.as_deref()).map_err(|error| {
-            Stop::Failed(
-                Stage::Ingress,
-                known.failure(error.reason(), error.to_string()),
-            )
-        })?;
-        known.request_id.clone_from(&ingress.request_id);
+        let refused = |known: &Known<'_>, error: ingress::Error| {
+            let failure = known.failure(error.reason(), error.to_string());
+            Stop::Failed(Stage::Ingress, failure)
+        };
+        let announcement = Announcement::read(known.record.value.as_deref());
+        let announcement = announcement.map_err(|error| refused(known, error))?;
+        // Before anything else can be wrong, so that whoever sent it finds what became of it.
+        known.request_id = announcement.request_id().map(str::to_owned);
+        let ingress = announcement
+            .check()
+            .map_err(|error| refused(known, error))?;
         known.org_id = Some(ingress.org_id);
         known.account_number = ingress.account_number;
         known.cluster = ingress.cluster_name;

@@ -211,6 +211,22 @@ fn every_bad_record_is_a_dead_letter_with_its_reason() {
     let published = "ccx_outcomes_total{outcome=\"published\",reason=\"none\"}";
     assert_eq!(metric(&endpoint, published), Some(1.0));
     assert_eq!(metric(&endpoint, "ccx_not_handled_total"), Some(7.0));
+
+    // Whoever sent it finds it in the log by its request id, whatever else is wrong with it.
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 0);
+    for (original, reason) in &bad {
+        let bytes = original.value.as_deref().unwrap_or_default();
+        let message = serde_json::from_slice(bytes).unwrap_or(json!(null));
+        let Some(id) = message["request_id"].as_str() else {
+            continue;
+        };
+        let (id, reason) = (format!("request_id={id} "), format!("reason={reason} "));
+        let lines = finished.stdout.lines();
+        let lines = lines.filter(|line| line.contains(&id) && line.contains(&reason));
+        assert_eq!(lines.count(), 1, "{id}{reason}: {}", finished.stdout);
+    }
 }
 
 #[test]

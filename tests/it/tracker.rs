@@ -48,11 +48,12 @@ fn the_payload_tracker_learns_how_far_each_upload_is() {
         stage.record("gone", "/not-there"),
         NewRecord::value(nameless.to_string()),
         NewRecord::value(r#"{"request_id": "no-upload"}"#),
+        NewRecord::value(r#"{"request_id": "no-json""#),
     ];
     broker.append(&stage.incoming, 0, records);
     let worker = stage.worker(&more);
     broker.wait("all settled", |b| {
-        b.committed(&stage.group, &stage.incoming, 0) == Some(4)
+        b.committed(&stage.group, &stage.incoming, 0) == Some(5)
     });
     // The last ones are sent at the latest before the end.
     worker.signal(Signal::TERM);
@@ -64,7 +65,10 @@ fn the_payload_tracker_learns_how_far_each_upload_is() {
     assert_eq!(told["good"], good);
     let failed = ("error".to_owned(), json!("not_found"));
     assert_eq!(told["gone"], [said("received"), failed]);
-    assert_eq!(told.len(), 2, "{told:?}");
+    // What is no announcement may still say whose it is.
+    let failed = ("error".to_owned(), json!("message_schema"));
+    assert_eq!(told["no-upload"], [failed]);
+    assert_eq!(told.len(), 3, "{told:?}");
     let first = value(&broker.all_records(&topic)[0]);
     assert_eq!(first["service"], "ccx-data-pipeline");
     assert_eq!(
