@@ -9,6 +9,7 @@
 //! - It writes nothing but unnamed files in the directory that it is given. It knows neither
 //!   Kafka nor what an archive is.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ const MAX_IDLE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 const JITTER_PERCENT: u32 = 50;
+/// How long a response is held while there is no room for its body.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the downloader may do. The section `downloader` of the configuration.
 #[derive(Debug, Clone)]
@@ -247,6 +250,7 @@ impl Downloader {
             cancelled,
             start,
             deadline: start + self.options.deadline,
+            waited: Cell::default(),
         };
         task.run(on_retry)
     }
@@ -276,6 +280,8 @@ struct Task<'a> {
     cancelled: &'a dyn Fn() -> bool,
     start: Instant,
     deadline: Instant,
+    /// How long it waited for room in the byte budget.
+    waited: Cell<Duration>,
 }
 
 impl Task<'_> {
@@ -344,40 +350,60 @@ impl Task<'_> {
 
     /// One request. `fresh`: not on a connection that was used before.
     fn attempt(&self, fresh: bool) -> Result<Arrived, Failed> {
-        self.check_wanted()?;
-        let mut response = self
-            .request(fresh)
-            .map_err(|error| self.explain(error, 0))?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(self.refused_by_server(&mut response));
-        }
-        let content_type = header(&response, http::header::CONTENT_TYPE).map(|value| {
-            // Parameters tell nothing about an archive, and may hold anything.
-            let kind = value.split(';').next().unwrap_or_default().trim_end();
-            kind.chars().filter(|c| !c.is_control()).take(100).collect()
-        });
-        let limit = self.downloader.options.max_archive_size;
-        let declared = response.body().content_length();
-        if let Some(declared) = declared.filter(|declared| *declared > limit) {
-            let site = self.site();
-            return Err(Error::DeclaredTooLarge {
-                site,
-                declared,
-                limit,
+        let mut reservation = None;
+        loop {
+            self.check_wanted()?;
+            let mut response = self
+                .request(fresh)
+                .map_err(|error| self.explain(error, 0))?;
+            let status = response.status().as_u16();
+            if status != 200 {
+                return Err(self.refused_by_server(&mut response));
             }
-            .into());
+            let content_type = header(&response, http::header::CONTENT_TYPE).map(|value| {
+                // Parameters tell nothing about an archive, and may hold anything.
+                let kind = value.split(';').next().unwrap_or_default().trim_end();
+                kind.chars().filter(|c| !c.is_control()).take(100).collect()
+            });
+            let limit = self.downloader.options.max_archive_size;
+            let declared = response.body().content_length();
+            if let Some(declared) = declared.filter(|declared| *declared > limit) {
+                let site = self.site();
+                return Err(Error::DeclaredTooLarge {
+                    site,
+                    declared,
+                    limit,
+                }
+                .into());
+            }
+            let wanted = declared.unwrap_or(limit);
+            let enough = wanted.min(self.downloader.budget.max());
+            // Too little goes back before more is waited for: two that each hold a part and wait
+            // for the rest would wait for each other.
+            let held = reservation.take();
+            let held = held.filter(|held: &Reservation| held.bytes() >= enough);
+            let held = match held {
+                Some(held) => Some(held),
+                None => self.reserve(wanted, PATIENCE)?,
+            };
+            let Some(mut held) = held else {
+                // No server waits for ever until it may go on. What it does meanwhile must not
+                // become the record's failure, so it is asked again once there is room.
+                drop(response);
+                let rest = self.reserve(wanted, Duration::MAX)?;
+                reservation = Some(rest.ok_or(Error::NoRoom { bytes: wanted })?);
+                continue;
+            };
+            let (body, bytes) = self.read_body(response.into_body(), declared)?;
+            held.shrink_to(bytes);
+            return Ok(Arrived {
+                body,
+                bytes,
+                status,
+                content_type,
+                reservation: held,
+            });
         }
-        let mut reservation = self.reserve(declared.unwrap_or(limit))?;
-        let (body, bytes) = self.read_body(response.into_body(), declared)?;
-        reservation.shrink_to(bytes);
-        Ok(Arrived {
-            body,
-            bytes,
-            status,
-            content_type,
-            reservation,
-        })
     }
 
     /// Sends the request and waits for the head of the response. Each phase gets at most what is
@@ -402,12 +428,19 @@ impl Task<'_> {
         self.downloader.agent.run(configured.build())
     }
 
-    /// Waits for room in the byte budget, holding the response meanwhile.
-    fn reserve(&self, bytes: u64) -> Result<Reservation, Error> {
-        let stop = || (self.cancelled)() || self.left().is_zero();
-        match self.downloader.budget.reserve(bytes, &stop) {
-            Some(reservation) => Ok(reservation),
+    /// Waits for room in the byte budget; `None` when there was none within `patience`. However
+    /// often it waits, half of the deadline is left for the download itself.
+    fn reserve(&self, bytes: u64, patience: Duration) -> Result<Option<Reservation>, Error> {
+        let start = Instant::now();
+        let most = self.downloader.options.deadline / 2;
+        let most = most.saturating_sub(self.waited.get()).min(self.left());
+        let stop = || (self.cancelled)() || start.elapsed() >= most.min(patience);
+        let reservation = self.downloader.budget.reserve(bytes, &stop);
+        self.waited.set(self.waited.get() + start.elapsed());
+        match reservation {
+            Some(reservation) => Ok(Some(reservation)),
             None if (self.cancelled)() => Err(Error::Cancelled),
+            None if patience < most => Ok(None),
             None => Err(Error::NoRoom { bytes }),
         }
     }

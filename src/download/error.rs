@@ -204,8 +204,8 @@ pub enum Error {
     /// Somebody said that the result is no longer wanted.
     #[error("the download was given up")]
     Cancelled,
-    /// The other tasks held all of the byte budget until the deadline. A fault of our host.
-    #[error("{bytes} bytes of worker.max_in_flight_bytes were not free within the deadline")]
+    /// The other tasks held all of the byte budget for half of the deadline. A fault of our host.
+    #[error("{bytes} bytes of worker.max_in_flight_bytes were not free for half of the deadline")]
     NoRoom {
         /// Bytes wanted.
         bytes: u64,

@@ -1430,6 +1430,62 @@ fn p09_bytes_are_reserved_before_they_are_read() {
     assert_eq!(budget.used(), 0);
 }
 
+/// Room that others hold is a matter of this host: what a server or the deadline does meanwhile is
+/// not the record's failure.
+#[test]
+fn p09_a_wait_for_room_costs_no_attempt_and_no_record() {
+    let server = ArchiveServer::start();
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+    let waits = Reply::raw(head).then_send("begun").then_stall();
+    server.script("/private/a", [waits, Reply::ok(vec![7; 1000])]);
+    let mut client = Client::new(options());
+    let budget = Arc::new(Budget::new(10_000));
+    client.budget = Arc::clone(&budget);
+    let limited = |deadline| {
+        let options = Options {
+            attempts: 1,
+            max_archive_size: 8_000,
+            deadline,
+            ..options()
+        };
+        Downloader::new(options, Arc::clone(&budget)).unwrap()
+    };
+    client.downloader = limited(Duration::from_secs(60));
+    let held = budget.reserve(9_500, &|| false).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.fetch(&server.url("/private/a")));
+        wait_until("asked", || server.requests("/private/a") == 1);
+        wait_until("let go", || server.open_connections() == 0);
+        assert_eq!(server.requests("/private/a"), 1);
+        drop(held);
+        let download = waiting.join().unwrap().unwrap();
+        assert_eq!(download.attempts, 1);
+        assert_eq!(budget.used(), 1_000);
+        assert_eq!(bytes_of(download), [7; 1000]);
+    });
+    assert_eq!((budget.used(), server.requests("/private/a")), (0, 2));
+
+    // Room that comes late would leave no time for the download.
+    let slow = Reply::raw(head).then_trickle(vec![7; 1000], Duration::from_secs(1));
+    server.script("/private/a", [slow]);
+    client.downloader = limited(Duration::from_secs(4));
+    let held = Mutex::new(budget.reserve(9_500, &|| false));
+    let start = Instant::now();
+    let late = || {
+        if start.elapsed() > Duration::from_secs(3) {
+            held.lock().unwrap().take();
+        }
+        false
+    };
+    let url = SignedUrl::new(server.url("/private/a"));
+    let dir = client.work_dir.path();
+    let failure = client
+        .downloader
+        .fetch(&url, None, dir, &late, &mut |_| {})
+        .unwrap_err();
+    assert!(failure.error.is_host_fault(), "{failure:?}");
+}
+
 #[test]
 fn p10_descriptors_run_out() {
     if !is_child("download::p10_descriptors_run_out") {

@@ -286,6 +286,11 @@ impl ArchiveServer {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that neither side has ended.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open.lock().unwrap().len()
+    }
+
     /// The heads of all requests, as they came.
     pub fn heads(&self) -> Vec<String> {
         self.shared.heads.lock().unwrap().clone()
