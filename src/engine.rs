@@ -253,12 +253,7 @@ pub fn evaluate(
         let start = Instant::now();
         // A rule leaves nothing half done behind: what it changes is caches that are set whole.
         let answer = catch_unwind(AssertUnwindSafe(|| run(rule, &context)));
-        if let Some(error) = archive.take_host_fault() {
-            return Err(Stopped::Host(error));
-        }
-        if archive.is_late() {
-            return Err(Stopped::Interrupted(Interrupt::Deadline));
-        }
+        check_reads(archive)?;
         if let Ok(Ok(Some(response))) = &answer {
             answers = answers.saturating_add(response.size());
             if answers > MAX_ANSWERS {
@@ -283,6 +278,21 @@ pub fn evaluate(
         .sort_by_key(|(rule, _, response)| (rule.component, response.key));
     evaluation.skips.sort_by_key(|(rule, _)| rule.component);
     Ok(evaluation)
+}
+
+/// Whether everything that was asked of an archive so far could be read. If not, what it answered
+/// says nothing about it.
+///
+/// # Errors
+/// A fault of our own file system, and the end of the time for reading.
+pub fn check_reads(archive: &Archive) -> Result<(), Stopped> {
+    if let Some(error) = archive.take_host_fault() {
+        return Err(Stopped::Host(error));
+    }
+    if archive.is_late() {
+        return Err(Stopped::Interrupted(Interrupt::Deadline));
+    }
+    Ok(())
 }
 
 fn run(rule: &'static Rule, context: &Context<'_>) -> RuleResult {

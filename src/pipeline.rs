@@ -391,9 +391,10 @@ impl Pipeline {
             let archive = self.extract(known, &mut download, &interrupted)?;
             let archive = archive.until(Some(until));
             let evaluation = engine::evaluate(&self.rules, &archive, reference_time, &interrupted)?;
-            Ok((archive.until(None), evaluation))
+            let cluster = cluster_of(ingress, &archive)?;
+            Ok((archive, evaluation, cluster))
         };
-        let (archive, evaluation) = self
+        let (archive, evaluation, cluster) = self
             .outlast_host_faults(task, "process", attempt, Unprocessed::is_host_fault)
             .ok_or(Stop::Abandoned)?
             .map_err(|error| {
@@ -407,7 +408,7 @@ impl Pipeline {
                 Stop::Failed(error.stage(), known.failure(reason, message))
             })?;
 
-        let Some(cluster) = ingress.cluster_name.or_else(|| archive.cluster_uuid()) else {
+        let Some(cluster) = cluster else {
             let message = "no UUID of a cluster in the message, the identity or config/id".into();
             let failure = known.failure(Reason::ClusterId, message);
             return Err(Stop::Failed(Stage::Process, failure));
@@ -692,6 +693,13 @@ impl Pipeline {
     }
 }
 
+/// The cluster that the message names, or else the archive. No rule need have asked for it before.
+fn cluster_of(ingress: &Ingress, archive: &Archive) -> Result<Option<Uuid>, engine::Stopped> {
+    let cluster = ingress.cluster_name.or_else(|| archive.cluster_uuid());
+    engine::check_reads(archive)?;
+    Ok(cluster)
+}
+
 /// Sends until the cluster says something about the record, or nobody waits for it any more.
 fn deliver(task: &Task, sink: &Sink, record: &OutgoingRecord) -> Delivery {
     match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
@@ -708,4 +716,37 @@ fn deliver(task: &Task, sink: &Sink, record: &OutgoingRecord) -> Delivery {
 /// Between two tries of what only a person can mend.
 fn refusal_pauses() -> Backoff {
     Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Stopped;
+
+    /// With the rule that tells the cluster switched off, nobody has read the file before.
+    #[test]
+    fn p08_a_cluster_id_that_cannot_be_read_back_is_no_missing_one() {
+        let announced = |more: &str| {
+            let value = format!(
+                r#"{{"url": "https://bucket.s3.amazonaws.com/a", "timestamp": "2026-01-02T03:04:05Z",
+                "b64_identity": "eyJpZGVudGl0eSI6eyJpbnRlcm5hbCI6eyJvcmdfaWQiOiI3In19fQ=="{more}}}"#
+            );
+            ingress::parse(Some(value.as_bytes())).unwrap()
+        };
+        let nameless = announced("");
+        let archive = Archive::unreadable("config/id");
+        let stopped = cluster_of(&nameless, &archive).unwrap_err();
+        assert!(stopped.is_host_fault(), "{stopped:?}");
+        assert_eq!(stopped.reason(), None);
+        let late = Archive::from_files([("config/id", "x")]).until(Some(Instant::now()));
+        let stopped = cluster_of(&nameless, &late).unwrap_err();
+        assert!(matches!(stopped, Stopped::Interrupted(Interrupt::Deadline)));
+        let without = Archive::from_files([]);
+        assert_eq!(cluster_of(&nameless, &without).unwrap(), None);
+
+        let id = "11111111-2222-4333-8444-555555555555";
+        let named = announced(&format!(r#", "cluster_name": "{id}""#));
+        let cluster = cluster_of(&named, &Archive::unreadable("config/id")).unwrap();
+        assert_eq!(cluster.unwrap().to_string(), id);
+    }
 }

@@ -176,16 +176,18 @@ impl Analysis<'_> {
             .or_else(|| archive.gathering_time(began))
             .unwrap_or(began);
         let evaluation = engine::evaluate(&self.rules, &archive, reference_time, &interrupted)?;
-        let archive = archive.until(None);
+        let cluster = archive.cluster_uuid().map(|uuid| uuid.to_string());
+        let version = archive
+            .cluster_version()
+            .map(|version| version.current().to_owned());
+        engine::check_reads(&archive)?;
 
         // A time that was asked for stands for the clock too, so that the bytes repeat.
         let start = self.reference_time.unwrap_or(began);
         let finish = self.reference_time.unwrap_or_else(OffsetDateTime::now_utc);
         Ok(Analyzed {
-            cluster: archive.cluster_uuid().map(|uuid| uuid.to_string()),
-            version: archive
-                .cluster_version()
-                .map(|version| version.current().to_owned()),
+            cluster,
+            version,
             damaged: archive.damaged(),
             report: render(&evaluation, start, finish),
             evaluation,
