@@ -346,6 +346,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::archive::Model;
+    use crate::logging::testing::lines_of;
     use crate::rules::{Details, Key, Requires, respond};
 
     const QUIET: Rule = Rule {
@@ -428,7 +429,15 @@ mod tests {
     #[test]
     fn p06_a_rule_that_panics_or_fails_costs_only_itself() {
         let rules = vec![&PANICS, &WRONG, &STATIC_QUIET, &LOUD, &PASSES];
-        let evaluation = evaluate_all(rules, false, &Archive::from_files([]));
+        let mut evaluation = Evaluation::default();
+        let lines = lines_of(|| {
+            evaluation = evaluate_all(rules, false, &Archive::from_files([]));
+        });
+        let said = |name| {
+            let line = format!("rule {name} failed and is left out of the report");
+            (log::Level::Warn, line)
+        };
+        assert_eq!(lines, [said("panics"), said("wrong")]);
         let outcomes: Vec<_> = evaluation
             .runs
             .iter()

@@ -277,3 +277,42 @@ mod tests {
         assert_eq!(lines.lines().count(), 1, "{lines}");
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What is logged, for tests in other rooms.
+
+    use std::cell::RefCell;
+
+    use log::{Level, LevelFilter, Log, Metadata, Record};
+
+    thread_local! {
+        static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The logger of the whole process, which keeps the lines of each thread apart.
+    struct Kept;
+
+    impl Log for Kept {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            let line = (record.level(), record.args().to_string());
+            LINES.with_borrow_mut(|lines| lines.push(line));
+        }
+
+        fn flush(&self) {}
+    }
+
+    /// What this thread logs at INFO and above while it does `work`.
+    pub(crate) fn lines_of(work: impl FnOnce()) -> Vec<(Level, String)> {
+        // All tests but the first find it set.
+        let _ = log::set_logger(&Kept);
+        log::set_max_level(LevelFilter::Info);
+        LINES.take();
+        work();
+        LINES.take()
+    }
+}

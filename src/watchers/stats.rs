@@ -100,3 +100,54 @@ impl Watcher for Stats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::RuleRun;
+    use crate::kafka::TopicPartition;
+
+    #[test]
+    fn p06_runs_of_rules_are_counted_by_what_came_of_them() {
+        let metrics = Arc::new(Metrics::new("1", "c", "1", &["loud", "odd", "quiet"]).unwrap());
+        let subject = Subject {
+            partition: &TopicPartition::new("upload", 0),
+            offset: 7,
+            request_id: None,
+            org_id: None,
+            account_number: None,
+            archive: None,
+        };
+        let run = |name, outcome| RuleRun {
+            name,
+            duration: Duration::from_secs(2),
+            outcome,
+        };
+        let event = Event::Processed {
+            rules: &[
+                run("loud", RuleOutcome::Hit),
+                run("odd", RuleOutcome::Failed),
+                run("quiet", RuleOutcome::NoHit),
+            ],
+            damaged_documents: 0,
+            duration: Duration::from_secs(6),
+        };
+        let stats = Stats::new(Arc::clone(&metrics));
+        stats.notify(&subject, &event);
+        stats.notify(&subject, &event);
+        for (rule, hits, failures) in [("loud", 2, 0), ("odd", 0, 2), ("quiet", 0, 0)] {
+            let of = |counter: &prometheus::IntCounterVec| counter.with_label_values(&[rule]).get();
+            let counted = [
+                &metrics.rule_runs,
+                &metrics.rule_hits,
+                &metrics.rule_failures,
+            ]
+            .map(of);
+            assert_eq!(counted, [2, hits, failures], "{rule}");
+            let seconds = metrics.rule_seconds.with_label_values(&[rule]).get();
+            assert_eq!(seconds, 4.0, "{rule}");
+        }
+    }
+}

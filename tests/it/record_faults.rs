@@ -91,7 +91,10 @@ fn m18_a_record_that_comes_again_gives_the_same_result() {
                 && b.committed(&stage.group, &stage.incoming, 0) == Some(2)
         });
         let published = "ccx_outcomes_total{outcome=\"published\",reason=\"none\"}";
-        assert_eq!(metric(&endpoint(&worker), published), Some(2.0));
+        let endpoint = endpoint(&worker);
+        assert_eq!(metric(&endpoint, published), Some(2.0));
+        let runs = "ccx_rule_runs_total{rule=\"cluster_id\"}";
+        assert_eq!(metric(&endpoint, runs), Some(2.0));
         worker.signal(Signal::TERM);
         assert_eq!(worker.finish().code(), 0);
     }
