@@ -442,3 +442,58 @@ impl Conditions for Vec<Condition> {
         self.iter().find(|condition| condition.kind == kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// A disk that gives so much of a file and then fails.
+    struct Failing {
+        text: &'static [u8],
+        left: usize,
+    }
+
+    impl Read for Failing {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let length = into.len().min(self.text.len()).min(self.left);
+            if length == 0 {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            into[..length].copy_from_slice(&self.text[..length]);
+            self.left -= length;
+            Ok(length)
+        }
+    }
+
+    /// Whatever has come of a document until then says nothing about its archive.
+    #[test]
+    fn p08_a_disk_that_fails_in_the_middle_of_a_document_is_at_fault_itself() {
+        type Form = fn(Source<'_>) -> Result<(), Damage>;
+        let json: Form = |source| source.json::<Metadata>().map(drop);
+        let forms: [(Form, &'static [u8]); 5] = [
+            (json, b"  "),
+            (|source| source.bytes().map(drop), b"a"),
+            (|source| source.text().map(drop), b"a"),
+            (|source| source.lines(|_| Ok(())), b"a\n"),
+            (|source| source.head(u64::MAX).map(drop), b"a"),
+        ];
+        for (read, text) in forms {
+            for (size, left) in [
+                (1000, 0),
+                (1000, 500),
+                (2 * WHOLE, 0),
+                (2 * WHOLE, WHOLE + 1),
+            ] {
+                let left = usize::try_from(left).unwrap();
+                let disk = Failing { text, left };
+                let damage = read(Source::new("x", size, 4 * WHOLE, Box::new(disk))).unwrap_err();
+                let Damage::Host(error) = damage else {
+                    panic!("{size} {left}: {damage}");
+                };
+                assert_eq!(error.raw_os_error(), Some(5), "the cause is told");
+            }
+        }
+    }
+}

@@ -200,6 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn p08_a_directory_that_is_gone_is_made_again_as_private_as_before() {
+        let base = tempfile::tempdir().unwrap();
+        let work = WorkDir::create(base.path()).unwrap();
+        let mode = || fs::metadata(work.path()).unwrap().mode() & 0o777;
+        // It is there still.
+        restore(work.path()).unwrap();
+        assert!(work.path().join(LOCK).exists());
+        fs::remove_dir_all(work.path()).unwrap();
+        restore(work.path()).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::remove_dir_all(base.path()).unwrap();
+        restore(work.path()).unwrap_err();
+    }
+
+    #[test]
     fn sweep_leaves_a_directory_that_is_being_made() {
         let base = tempfile::tempdir().unwrap();
         let young = left_behind(base.path());

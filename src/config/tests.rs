@@ -506,6 +506,18 @@ fn p18_a_device_is_not_read_for_ever() {
     );
     let secret = "[consumer.security]\npassword_file = '/dev/zero'\n";
     says(&bad(secret, []), &["/dev/zero", "more than 4 MiB"]);
+    // Up to and including.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    for (bytes, fits) in [(4 << 20, true), ((4 << 20) + 1, false)] {
+        let mut text = "[worker]\nthreads = 5\n".to_owned();
+        text += &"#".repeat(bytes - text.len());
+        std::fs::write(&file, text).unwrap();
+        match Config::load(File::Named(&file), &Env::of(none), &|_| true) {
+            Ok(config) => assert!(fits && config.worker.threads == 5),
+            Err(problems) => assert!(!fits, "{problems}"),
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use ccx_data_pipeline::archive::Archive;
 use ccx_data_pipeline::archive::extract::{
     self, Danger, Error, Extracted, Fault, Interrupt, Limits, Wanted, extract,
 };
@@ -1458,7 +1460,7 @@ fn p08_faults_of_the_host_say_nothing_about_the_archive() {
             if host { None } else { Some(Reason::Internal) }
         );
     }
-    for errno in [12, 23, 24, 28, 30, 122] {
+    for errno in [12, 23, 24, 27, 28, 30, 122] {
         assert!(
             extract::is_host_fault(&io::Error::from_raw_os_error(errno)),
             "{errno}"
@@ -1469,6 +1471,26 @@ fn p08_faults_of_the_host_say_nothing_about_the_archive() {
     let tar = Tar::new().file("unwanted", "x").gzip();
     let wanted = Wanted::new(&[]).unwrap();
     extract(&mut &tar[..], &Limits::default(), &wanted, &gone, &|| None).unwrap();
+}
+
+#[test]
+fn p07_kept_documents_are_read_until_the_deadline() {
+    let version = r#"{"status": {"desired": {"version": "4.14.3"}}}"#;
+    let tar = Tar::new().file("config/version.json", version).gzip();
+    let limits = Limits::default();
+    let open = || {
+        Archive::new(
+            run_with(&mut &tar[..], &limits, everything()).unwrap(),
+            1 << 20,
+        )
+    };
+    let now = Instant::now();
+    let archive = open().until(Some(now + Duration::from_secs(3600)));
+    assert!(archive.cluster_version().is_some() && !archive.is_late());
+    let archive = open().until(Some(now));
+    assert!(archive.cluster_version().is_none() && archive.is_late());
+    assert_eq!(archive.damaged(), 0);
+    assert!(archive.take_host_fault().is_none());
 }
 
 #[test]

@@ -529,6 +529,25 @@ mod tests {
             let error = left(needed / 2, json).unwrap_err();
             assert_eq!(error.classify(), serde_json::error::Category::Data);
         }
+        // A letter takes a whole block of the heap, and a name what any text takes.
+        let letters = vec![r#""x""#; 100].join(",");
+        let long = "x".repeat(5000);
+        for (json, least) in [
+            (
+                format!(r#"{{"items": [{letters}]}}"#),
+                100 * (size_of::<String>() + BLOCK),
+            ),
+            (format!(r#"{{"name": "{long}"}}"#), 5000),
+            (format!(r#"{{"raw": "{long}"}}"#), 5000),
+            (format!(r#"{{"raw": {{"{long}": 1}}}}"#), 5000),
+            (
+                format!(r#"{{"inner": {{"labels": {{"{long}": "v"}}}}}}"#),
+                5000,
+            ),
+        ] {
+            let (_, needed) = left(1 << 20, &json).unwrap();
+            assert!((least..2 * least).contains(&needed), "{needed} for {least}");
+        }
         // What is a syntax error stays one.
         let error = left(0, "{").unwrap_err();
         assert_ne!(error.classify(), serde_json::error::Category::Data);

@@ -87,6 +87,7 @@ impl<'a> Found<'a, PodLog> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::field::within;
     use super::*;
 
     #[test]
@@ -108,6 +109,19 @@ mod tests {
             lines[999],
             "last VSphereProblemDetectorController failed to sync"
         );
+    }
+
+    #[test]
+    fn a28_lines_that_make_way_for_later_ones_give_their_room_back() {
+        let line = "VSphereProblemDetectorController failed to sync\n";
+        let text = line.repeat(LINES + 1);
+        let read = || PodLog::read(Source::new("x", 1, 10, Box::new(text.as_bytes())));
+        let each = size_of::<String>() + line.len() - 1;
+        let (log, left) = within(LINES * each, read);
+        assert_eq!(log.unwrap().lines.len(), LINES);
+        assert_eq!(left, 0);
+        let (log, _) = within(LINES * each - 1, read);
+        assert!(matches!(log, Err(Damage::Memory)), "{log:?}");
     }
 
     #[test]

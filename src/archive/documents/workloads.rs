@@ -113,6 +113,7 @@ fn violation(line: &str) -> Option<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::field::within;
     use super::*;
 
     fn read(text: &str) -> Result<DvoMetrics, Damage> {
@@ -162,6 +163,17 @@ host_ipc{namespace_uid="1",uid="7"} 1
         let line = "deployment_validation_operator_host_ipc{namespace_uid=\"1\",uid=\"2\"} 1\n";
         let metrics = read(&line.repeat(VIOLATIONS + 1)).unwrap();
         assert_eq!(metrics.violations(CHECKS).count(), VIOLATIONS);
+    }
+
+    #[test]
+    fn a28_short_texts_take_a_block_each() {
+        let line = "deployment_validation_operator_host_ipc{namespace_uid=\"1\",uid=\"2\"} 1\n";
+        let (metrics, left) = within(1 << 20, || read(&line.repeat(100)));
+        assert_eq!(metrics.unwrap().violations(CHECKS).count(), 100);
+        // What is empty may take nothing.
+        let least = 100 * (size_of::<Violation>() + 2 * 32);
+        let taken = (1 << 20) - left;
+        assert!((least..2 * least).contains(&taken), "{taken} for {least}");
     }
 
     #[test]
