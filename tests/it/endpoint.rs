@@ -2,8 +2,8 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ccx_data_pipeline::backoff::sleep_unless;
@@ -57,7 +57,7 @@ fn client_threads() -> usize {
         .count()
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "never: {what}");
@@ -267,6 +267,112 @@ fn p16_a_request_line_of_a_megabyte() {
     assert_eq!(status(&exchange(&server, headers.as_bytes()).unwrap()), 431);
     let fits = format!("GET /livez HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(8_000));
     assert_eq!(status(&exchange(&server, fits.as_bytes()).unwrap()), 200);
+}
+
+/// Everything that this process has logged.
+struct Said(Mutex<String>);
+
+static SAID: Said = Said(Mutex::new(String::new()));
+
+impl Said {
+    fn count(&self, words: &str) -> usize {
+        self.0.lock().unwrap().matches(words).count()
+    }
+}
+
+/// A request whose answer is not waited for long: it may never come.
+fn knock(server: &Server) {
+    let asked = TcpStream::connect(server.local_addr()).and_then(|mut client| {
+        client.set_read_timeout(Some(Duration::from_millis(50)))?;
+        client.write_all(b"GET /livez HTTP/1.1\r\n\r\n")?;
+        client.read_to_end(&mut Vec::new())
+    });
+    // Whatever comes of it.
+    drop(asked);
+}
+
+impl log::Log for Said {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        *self.0.lock().unwrap() += &format!("{}\n", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// One after the other is out of descriptors, says so, and is well again once there are some: who
+/// takes connections, tiny_http, and who builds it anew.
+#[test]
+fn p10_whoever_runs_out_of_descriptors_goes_on() {
+    if !is_child("endpoint::p10_whoever_runs_out_of_descriptors_goes_on") {
+        return;
+    }
+    log::set_logger(&SAID).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let server = started(&Arc::default());
+    let serves = || {
+        exchange(&server, b"GET /livez HTTP/1.1\r\n\r\n")
+            .is_ok_and(|answer| answer.contains(" 200 "))
+    };
+    assert!(serves());
+    limit_descriptors(64);
+    const AGAIN: &str = "the endpoint is built again: ";
+    const UNANSWERED: &str = "the endpoint is built again: it does not answer";
+
+    // Who waits for a connection has a descriptor for it already. So somebody comes in, says
+    // nothing, and there is none for the next one.
+    let mut taken = take_descriptors();
+    let mut idle = None;
+    wait_until("no connection can be taken", || {
+        if idle.is_none() {
+            taken.pop();
+            idle = TcpStream::connect(server.local_addr()).ok();
+        }
+        taken.extend(take_descriptors());
+        SAID.count("the endpoint cannot take a connection") > 0
+    });
+    // That stays so until its five seconds are over, and is looked at ten times a second.
+    let mut idle = idle.unwrap();
+    let limit = Duration::from_secs(60);
+    idle.set_read_timeout(Some(limit)).unwrap();
+    assert!(!matches!(idle.read(&mut [0]), Ok(1..)));
+    let tries = SAID.count("the endpoint cannot take a connection");
+    assert!(tries <= 60, "{tries} tries in five seconds");
+    drop((taken, idle));
+    wait_until("it serves again", serves);
+
+    // Enough for a request to reach tiny_http, and not for the next one; or not even for that; and
+    // then none for a while.
+    let by_error = || SAID.count(AGAIN) > SAID.count(UNANSWERED);
+    let unanswered = || SAID.count(UNANSWERED) > 0;
+    let not_built = || SAID.count("the endpoint cannot be built again") > 0;
+    let signs: [(&str, &dyn Fn() -> bool); 3] = [
+        ("tiny_http ends", &by_error),
+        ("tiny_http does not answer", &unanswered),
+        ("tiny_http cannot be built", &not_built),
+    ];
+    let mut free = 0;
+    let mut ends = 0;
+    for (what, so) in signs {
+        let mut taken = take_descriptors();
+        wait_until(what, || {
+            taken.extend(take_descriptors());
+            if SAID.count(AGAIN) > ends {
+                ends = SAID.count(AGAIN);
+                sleep_unless(Duration::from_secs(1), so);
+            } else {
+                free = free % 8 + 1;
+                taken.truncate(taken.len() - free);
+                knock(&server);
+            }
+            so()
+        });
+        drop(taken);
+        wait_until("it serves again", serves);
+    }
 }
 
 #[test]
