@@ -7,8 +7,9 @@ use rustix::process::Signal;
 
 use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
+use crate::support::broker::batch::NewRecord;
 use crate::support::program::Running;
-use crate::support::stage::{Ledger, Stage, archive, value};
+use crate::support::stage::{Ledger, Stage, archive, endpoint, metric, value};
 
 /// Records in work at once; also how many are handled with care behind a first crash.
 const IN_FLIGHT: usize = 8;
@@ -27,9 +28,13 @@ fn stall(stage: &Stage, path: &str) {
 }
 
 fn worker(stage: &Stage) -> Running {
+    worker_with(stage, "")
+}
+
+fn worker_with(stage: &Stage, key: &str) -> Running {
     let threads = IN_FLIGHT / 2;
     stage.worker(&format!(
-        "[worker]\nthreads = {threads}\nmax_in_flight = {IN_FLIGHT}\nshutdown_timeout = \"1s\""
+        "[worker]\nthreads = {threads}\nmax_in_flight = {IN_FLIGHT}\nshutdown_timeout = \"1s\"\n{key}"
     ))
 }
 
@@ -106,6 +111,34 @@ fn p05_a_record_in_work_at_three_crashes_is_a_dead_letter() {
     assert_eq!(ledger.lost(0..20), Vec::<String>::new());
     // What was done and not committed at each of the crashes.
     assert!(ledger.duplicates() <= 3 * 20, "{}", ledger.duplicates());
+}
+
+/// As many crashes as are configured, of which the first ones lie back.
+#[test]
+fn p05_the_number_of_crashes_is_the_configured_one() {
+    for (most, before) in [(2, ""), (5, "crashes=3;offset=0")] {
+        let broker = Broker::start();
+        let stage = stage(&broker, 1);
+        broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+        broker.append(&stage.incoming, 0, stage.records(1..4));
+        broker.set_committed_with(&stage.group, &stage.incoming, 0, 0, before);
+        let worker = || worker_with(&stage, &format!("max_crashes = {most}"));
+        for crashes in 1..=2 {
+            let worker = worker();
+            wait_for_requests(&broker, &stage, "/bomb", crashes);
+            crash(&broker, &stage, worker);
+        }
+        let last = worker();
+        last.line(&format!("{most} in a row"));
+        wait_for_all(&broker, &stage, &[4]);
+        assert_eq!(stage.server.requests("/bomb"), 2, "not opened any more");
+        assert_eq!(letters(&broker, &stage), crash_loop("r-0"));
+        let letter = &broker.all_records(&stage.dead_letters)[0];
+        let message = letter.header("ccx-dlq-message").unwrap();
+        let times = format!("in work at {most} crashes ");
+        assert!(message.starts_with(&times), "{message}");
+        assert_eq!(ledger(&broker, &stage).lost(0..4), Vec::<String>::new());
+    }
 }
 
 /// Without a mark that stands, a crash would not be known as one more.
@@ -191,6 +224,37 @@ fn p05_records_beside_the_guilty_one_are_not_blamed() {
     assert_eq!(letters(&broker, &stage), crash_loop("r-0"));
     let ledger = ledger(&broker, &stage);
     assert_eq!(ledger.lost(0..6), Vec::<String>::new());
+}
+
+/// A dead letter that is not accepted waits, and is no work beside which nobody may be tried.
+#[test]
+fn k21_p05_a_dead_letter_that_waits_holds_up_no_suspect() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    let refusals = broker
+        .on(ApiKey::Produce)
+        .topic(&stage.dead_letters)
+        .always()
+        .error(ResponseError::TopicAuthorizationFailed.code());
+    broker.append(
+        &stage.incoming,
+        0,
+        [NewRecord::value("{\"request_id\":\"r-9\"}")],
+    );
+    let mark = "crashes=2;offset=0";
+    broker.set_committed_with(&stage.group, &stage.incoming, 1, 0, mark);
+    let worker = worker(&stage);
+    let endpoint = endpoint(&worker);
+    broker.wait("its partition pauses", |_| {
+        metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    broker.append(&stage.incoming, 1, stage.records(0..3));
+    broker.wait("the suspect and what is behind it", |b| {
+        b.committed(&stage.group, &stage.incoming, 1) == Some(3)
+    });
+    refusals.remove();
+    wait_for_all(&broker, &stage, &[1, 3]);
+    assert_eq!(ledger(&broker, &stage).lost(0..3), Vec::<String>::new());
 }
 
 #[test]

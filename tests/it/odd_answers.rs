@@ -227,6 +227,9 @@ fn k13_results_that_are_refused_for_an_unknown_reason_make_the_worker_unready() 
     // Nothing more is taken on meanwhile.
     let fetches = meanwhile(&broker, (ApiKey::Heartbeat, 4), ApiKey::Fetch);
     assert!(fetches <= 1, "{fetches}");
+    // Six records, tried again after a second and more: four heartbeats are two.
+    let tries = meanwhile(&broker, (ApiKey::Heartbeat, 4), ApiKey::Produce);
+    assert!(tries <= 30, "{tries}");
     assert_eq!(worker.lines("[ERROR]").len(), 1);
     broker.clear_hooks();
     until("ready again", || get(&endpoint, "/readyz").0 == 200);

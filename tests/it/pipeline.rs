@@ -400,13 +400,24 @@ fn k13_while_results_are_refused_nothing_is_lost_and_readiness_says_so() {
 
 #[test]
 fn k21_a_dead_letter_topic_that_refuses_holds_its_partition_only() {
+    // The producer tries again by itself, or leaves that to whoever waits for the record.
+    for (code, is_final) in [
+        (ResponseError::NotEnoughReplicas.code(), false),
+        (ResponseError::TopicAuthorizationFailed.code(), true),
+        (9999, true),
+    ] {
+        holds_its_partition_only(code, is_final);
+    }
+}
+
+fn holds_its_partition_only(code: i16, is_final: bool) {
     let broker = Broker::start();
     let stage = stage(&broker, 2);
     let refusals = broker
         .on(ApiKey::Produce)
         .topic(&stage.dead_letters)
         .always()
-        .error(ResponseError::NotEnoughReplicas.code());
+        .error(code);
     let bad = NewRecord::value("{\"request_id\":\"r-0\"}");
     broker.append(&stage.incoming, 0, [bad]);
     let worker = stage.worker("");
@@ -422,6 +433,14 @@ fn k21_a_dead_letter_topic_that_refuses_holds_its_partition_only() {
     });
     assert_eq!(stage.committed(&broker), 29);
     assert!(!stage.ledger(&broker).published.contains_key("r-30"));
+    if is_final {
+        let tries = "ccx_retries_total{stage=\"dead_letter\"}";
+        broker.wait("some tries", |_| metric(&endpoint, tries) >= Some(3.0));
+        let said = worker.lines("dead letters are not accepted");
+        assert_eq!(said.len(), 1, "{said:?}");
+        let used = refusals.used();
+        assert!(used <= 10, "{used} tries");
+    }
     refusals.remove();
     broker.wait("the dead letter", |b| stage.committed(b) == 31);
     let ledger = stage.ledger(&broker);
