@@ -107,6 +107,8 @@ fn p04_a_second_signal_ends_a_drain_at_once() {
         (Signal::TERM, Signal::TERM, 143),
         (Signal::INT, Signal::TERM, 143),
         (Signal::TERM, Signal::INT, 130),
+        (Signal::HUP, Signal::HUP, 129),
+        (Signal::HUP, Signal::TERM, 143),
     ] {
         let broker = Broker::start();
         let stage = stage(&broker, 1);
@@ -205,10 +207,6 @@ fn p08_a_full_disk_costs_time_and_no_record() {
     assert_eq!(worker.finish().code(), 0);
 }
 
-/// Eight slots, and all archives as large as they may be: in relation to the bytes in flight as by
-/// default, the documents of the very size of the default. What is measured is the largest
-/// resident set of the process, its unoptimised code included: what a container's limit counts that cannot be
-/// given back.
 #[test]
 fn p08_a_limit_on_the_size_of_files_ends_no_process_and_no_record() {
     let broker = Broker::start();
@@ -253,6 +251,10 @@ fn p08_a_work_directory_that_somebody_removes_is_made_again() {
     assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
 }
 
+/// Eight slots, and all archives as large as they may be: in relation to the bytes in flight as by
+/// default, the documents of the very size of the default. What is measured is the largest
+/// resident set of the process, its unoptimised code included: what a container's limit counts
+/// that cannot be given back.
 #[test]
 fn p09_eight_slots_of_the_largest_archives_stay_below_128_mib() {
     const SIZE: usize = 12 << 20;

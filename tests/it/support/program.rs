@@ -180,7 +180,6 @@ impl Program {
     }
 }
 
-/// A shell that runs the script and then becomes the program of its first argument.
 /// The program, which dies with the thread that starts it however that ends, where util-linux is
 /// there to ask the kernel for it.
 fn mortal() -> Command {
@@ -198,6 +197,7 @@ fn mortal() -> Command {
     command
 }
 
+/// A shell that runs the script and then becomes the program of its first argument.
 fn shell(script: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(in_place_of_shell(script)).arg(PROGRAM);
