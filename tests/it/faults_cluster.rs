@@ -291,7 +291,7 @@ fn k05_moving_leaders_lose_and_repeat_nothing() {
 
 /// Each node in turn is killed and comes back; what it led and kept goes to others meanwhile.
 #[test]
-fn k05_k06_each_broker_dies_once_and_nothing_is_lost() {
+fn k05_k06_k26_each_broker_dies_once_and_nothing_is_lost() {
     let broker = Broker::builder().nodes(3).start();
     let stage = scripted(&broker, 6);
     let _worker = stage.worker("");
