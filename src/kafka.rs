@@ -36,7 +36,7 @@ pub use consumer::{Consumer, Metadata};
 pub use error::{Code, Error};
 pub use group::Phase;
 pub use probe::{Finding, ProbeLine, probe};
-pub use producer::{Producer, SendError};
+pub use producer::{Pending, Producer, SendError};
 pub use stats::{Counter, Stats};
 
 /// One partition of one topic.

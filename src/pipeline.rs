@@ -3,6 +3,7 @@
 //! [`Pipeline::handle`] is the whole of it, top to bottom. Stages return facts; this room reports
 //! them to the watchers, decides what an error costs, and writes the one log line of a record.
 
+mod burial;
 mod clock;
 mod known;
 pub mod task;
@@ -26,13 +27,14 @@ use crate::download::{self, Download, Downloader};
 use crate::engine::{self, RuleSet};
 use crate::error::{Reason, chain};
 use crate::ingress::{self, Announcement, Ingress};
-use crate::kafka::{OutgoingRecord, Record, SendError};
-use crate::output::dead_letters::{self, Failure};
+use crate::kafka::{Acknowledged, OutgoingRecord, Record, SendError};
+use crate::output::dead_letters::Failure;
 use crate::output::{Output, Sink, results, workloads};
 use crate::report;
 use crate::telemetry::health::{Fault, Health};
 use crate::watchers::{Event, Outcome, Stage, Watchers};
 
+pub use burial::Burial;
 use clock::Clock;
 use known::Known;
 use task::{Doing, Task};
@@ -71,10 +73,12 @@ pub struct Pipeline {
 }
 
 /// How far a task came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Fate {
     /// The record's outcome is acknowledged: its offset may move on.
     Settled(Outcome),
+    /// Failed; its dead letter waits for its topic, which needs no thread.
+    Burying(Box<Burial>),
     /// Called off; somebody else, or a later run, gets the record.
     Abandoned,
     /// To be tried again: the breaker is open, and the failure may not be the record's.
@@ -182,7 +186,7 @@ impl Pipeline {
     }
 
     /// Whether a record is passed over unread, and why. Told to the watchers; the caller settles.
-    pub fn filter(&self, record: &Record) -> Option<Reason> {
+    pub fn filter(&self, record: &Arc<Record>) -> Option<Reason> {
         let reason = self.filter_reason(record)?;
         let known = Known::new(record);
         self.watchers
@@ -208,7 +212,7 @@ impl Pipeline {
 
     /// Takes one record from its bytes to an acknowledged outcome. Never panics; blocks until the
     /// outcome is acknowledged or the task is called off, or the record has to wait.
-    pub fn handle(&self, record: &Record, task: &Task) -> Fate {
+    pub fn handle(&self, record: &Arc<Record>, task: &Task) -> Fate {
         if !task.is_probe() && self.breaker().is_open() {
             return Fate::Held;
         }
@@ -228,9 +232,9 @@ impl Pipeline {
         };
         match stop {
             Stop::Failed(stage, failure) => match self.count_failed(&failure) {
-                Verdict::Bury => self.bury(&known, task, stage, &failure),
+                Verdict::Bury => self.bury(known, task, stage, failure),
                 Verdict::Hold => {
-                    let (record, why) = (known.record, &failure.message);
+                    let (record, why) = (&known.record, &failure.message);
                     log::debug!(
                         "{} offset {} is held: {why}",
                         record.partition,
@@ -267,15 +271,15 @@ impl Pipeline {
     }
 
     /// The stages, one after the other.
-    fn publish(&self, known: &mut Known<'_>, task: &Task) -> Result<(), Stop> {
+    fn publish(&self, known: &mut Known, task: &Task) -> Result<(), Stop> {
         let ingress = self.parse(known)?;
         let download = self.download(known, task, &ingress)?;
         let messages = self.process(known, task, &ingress, download)?;
         self.send(known, task, messages)
     }
 
-    fn parse(&self, known: &mut Known<'_>) -> Result<Ingress, Stop> {
-        let refused = |known: &Known<'_>, error: ingress::Error| {
+    fn parse(&self, known: &mut Known) -> Result<Ingress, Stop> {
+        let refused = |known: &Known, error: ingress::Error| {
             let failure = known.failure(error.reason(), error.to_string());
             Stop::Failed(Stage::Ingress, failure)
         };
@@ -319,7 +323,7 @@ impl Pipeline {
 
     fn download(
         &self,
-        known: &mut Known<'_>,
+        known: &mut Known,
         task: &Task,
         ingress: &Ingress,
     ) -> Result<Download, Stop> {
@@ -365,7 +369,7 @@ impl Pipeline {
     /// is gone from the disk when it returns.
     fn process(
         &self,
-        known: &mut Known<'_>,
+        known: &mut Known,
         task: &Task,
         ingress: &Ingress,
         mut download: Download,
@@ -446,7 +450,7 @@ impl Pipeline {
 
     fn extract(
         &self,
-        known: &mut Known<'_>,
+        known: &mut Known,
         download: &mut Download,
         interrupted: &dyn Fn() -> Option<Interrupt>,
     ) -> Result<Archive, extract::Error> {
@@ -479,7 +483,7 @@ impl Pipeline {
 
     /// Sends the result, then the recommendations where there are some. The record is done when
     /// both are acknowledged; one that is not is taken again later and sends both again.
-    fn send(&self, known: &Known<'_>, task: &Task, messages: Messages) -> Result<(), Stop> {
+    fn send(&self, known: &Known, task: &Task, messages: Messages) -> Result<(), Stop> {
         let began = Instant::now();
         let of_workloads = self.output.workloads.as_ref().zip(messages.workloads);
         let mut bytes = 0;
@@ -497,7 +501,7 @@ impl Pipeline {
     fn send_to(
         &self,
         sink: &Sink,
-        known: &Known<'_>,
+        known: &Known,
         task: &Task,
         cluster: Uuid,
         value: Vec<u8>,
@@ -542,95 +546,11 @@ impl Pipeline {
     }
 
     /// Ends a record that was in work whenever the process crashed. It is not looked into.
-    pub fn bury_crash_loop(&self, record: &Record, task: &Task, crashes: u32) -> Fate {
+    pub fn bury_crash_loop(&self, record: &Arc<Record>, task: &Task, crashes: u32) -> Fate {
         let known = Known::new(record);
         let message = format!("in work at {crashes} crashes of the worker in a row");
         let failure = known.failure(Reason::CrashLoop, message);
-        self.bury(&known, task, Stage::Process, &failure)
-    }
-
-    /// Ends a record whose task does not end: called from the loop, not from the pool.
-    pub fn bury_stuck(&self, record: &Record, task: &Task) -> Fate {
-        let known = Known::new(record);
-        let message = "the task did not end within its deadline".to_owned();
-        let failure = known.failure(Reason::Timeout, message);
-        self.bury(&known, task, Stage::Process, &failure)
-    }
-
-    /// Sends the dead letter of a failed record and waits for its acknowledgement, for ever if it
-    /// must; without a dead-letter topic the record is skipped.
-    fn bury(&self, known: &Known<'_>, task: &Task, stage: Stage, failure: &Failure) -> Fate {
-        let (reason, attempts) = (failure.reason, failure.attempts);
-        self.notify(
-            known,
-            &Event::Failed {
-                stage,
-                reason,
-                attempts,
-            },
-        );
-        let Some(sink) = &self.output.dead_letters else {
-            return self.settle_failed(known, Outcome::Skipped(reason), failure);
-        };
-        task.enter(Doing::Burying);
-        let group = &self.options.group_id;
-        let letter = dead_letters::render(&sink.topic, group, known.record, failure);
-        let stub = dead_letters::render_stub(&sink.topic, group, known.record, failure);
-        match self.send_dead_letter(known, task, sink, letter, stub) {
-            None => Fate::Abandoned,
-            Some(stub) => {
-                self.notify(known, &Event::DeadLettered { reason, stub });
-                self.settle_failed(known, Outcome::DeadLetter(reason), failure)
-            }
-        }
-    }
-
-    /// `Some(true)` when only a stub could be sent, `None` when called off.
-    fn send_dead_letter(
-        &self,
-        known: &Known<'_>,
-        task: &Task,
-        sink: &Sink,
-        letter: OutgoingRecord,
-        stub: OutgoingRecord,
-    ) -> Option<bool> {
-        let mut pauses = refusal_pauses();
-        let mut is_stub = false;
-        loop {
-            let record = if is_stub { &stub } else { &letter };
-            let refusal = match deliver(task, sink, record) {
-                Delivery::Acknowledged => return Some(is_stub),
-                Delivery::Cancelled => return None,
-                Delivery::TooLarge(error) if !is_stub => {
-                    log::error!(
-                        topic = known.record.partition.topic.as_ref(),
-                        partition = known.record.partition.partition,
-                        offset = known.record.offset;
-                        "the dead letter is refused ({}): a stub without its value is sent",
-                        chain(&error)
-                    );
-                    is_stub = true;
-                    continue;
-                }
-                Delivery::TooLarge(error) | Delivery::Refused(error) => chain(&error),
-                Delivery::NotAuthorised => format!("not authorised to write to {}", sink.topic),
-            };
-            // A right can be given and a limit raised while we wait. That holds up this partition
-            // and no other.
-            task.enter(Doing::Refused);
-            if pauses.tries() == 0 {
-                log::error!("dead letters are not accepted: {refusal}; the record waits");
-            }
-            self.notify(
-                known,
-                &Event::Retried {
-                    stage: "dead_letter",
-                },
-            );
-            if !sleep_unless(pauses.next_pause(), || task.is_cancelled()) {
-                return None;
-            }
-        }
+        self.bury(known, task, Stage::Process, failure)
     }
 
     /// Repeats a stage while our own host is at fault. `None` when called off meanwhile.
@@ -671,22 +591,22 @@ impl Pipeline {
         }
     }
 
-    fn notify(&self, known: &Known<'_>, event: &Event<'_>) {
+    fn notify(&self, known: &Known, event: &Event<'_>) {
         self.watchers.notify(&known.subject(), event);
     }
 
-    fn complete(&self, known: &Known<'_>, outcome: Outcome) {
+    fn complete(&self, known: &Known, outcome: Outcome) {
         let duration = known.started.elapsed();
         self.notify(known, &Event::Completed { outcome, duration });
     }
 
-    fn settle(&self, known: &Known<'_>, outcome: Outcome) -> Fate {
+    fn settle(&self, known: &Known, outcome: Outcome) -> Fate {
         self.complete(known, outcome);
         known.log(log::Level::Info, outcome, "published");
         Fate::Settled(outcome)
     }
 
-    fn settle_failed(&self, known: &Known<'_>, outcome: Outcome, failure: &Failure) -> Fate {
+    fn settle_failed(&self, known: &Known, outcome: Outcome, failure: &Failure) -> Fate {
         self.complete(known, outcome);
         known.log(log::Level::Warn, outcome, &failure.message);
         Fate::Settled(outcome)
@@ -702,14 +622,21 @@ fn cluster_of(ingress: &Ingress, archive: &Archive) -> Result<Option<Uuid>, engi
 
 /// Sends until the cluster says something about the record, or nobody waits for it any more.
 fn deliver(task: &Task, sink: &Sink, record: &OutgoingRecord) -> Delivery {
-    match sink.producer.send(record.clone(), &|| task.is_cancelled()) {
-        Ok(_) => Delivery::Acknowledged,
-        Err(SendError::Cancelled | SendError::Closed) => Delivery::Cancelled,
-        Err(SendError::NotAuthorised { .. }) => Delivery::NotAuthorised,
-        Err(error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. })) => {
-            Delivery::TooLarge(error)
+    let sent = sink.producer.send(record.clone(), &|| task.is_cancelled());
+    Delivery::of(sent)
+}
+
+impl Delivery {
+    fn of(sent: Result<Acknowledged, SendError>) -> Self {
+        match sent {
+            Ok(_) => Delivery::Acknowledged,
+            Err(SendError::Cancelled | SendError::Closed) => Delivery::Cancelled,
+            Err(SendError::NotAuthorised { .. }) => Delivery::NotAuthorised,
+            Err(error @ (SendError::RecordTooLarge { .. } | SendError::InvalidRecord { .. })) => {
+                Delivery::TooLarge(error)
+            }
+            Err(error @ SendError::Refused { .. }) => Delivery::Refused(error),
         }
-        Err(error @ SendError::Refused { .. }) => Delivery::Refused(error),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::offsets::Offsets;
 use crate::outage::Outage;
 use crate::output::Sink;
 use crate::pipeline::task::{Doing, Task};
-use crate::pipeline::{Fate, Pipeline};
+use crate::pipeline::{Burial, Fate, Pipeline};
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::{Fault, Health, Raised};
 use crate::telemetry::metrics::Metrics;
@@ -35,13 +35,16 @@ use crate::telemetry::metrics::Metrics;
 /// the list of finished ones behind it grow without end.
 const OPEN_LIMIT: usize = 10_000;
 
+/// Dead letters that may wait for their topic, in relation to the records that may be in work.
+const BURIALS: usize = 16;
+
 /// Longest wait for the consumer in one turn of the loop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longest wait for a settled record while nothing more can be handed out.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long results may stay unacknowledged before that is called a fault.
+/// How long results and dead letters may stay unacknowledged before that is called a fault.
 const SINK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Time between two updates of gauges.
@@ -82,6 +85,10 @@ struct InFlight {
     record: Arc<Record>,
     task: Arc<Task>,
     since: Instant,
+    /// Not opened: its dead letter is all that has to be done.
+    condemned: bool,
+    /// Its dead letter, once that waits for its topic: it has no slot any more.
+    burial: Option<Box<Burial>>,
 }
 
 /// Where the group is, as far as handing out records goes.
@@ -124,10 +131,16 @@ struct Worker {
     last_commit_took: Duration,
     rebalance: Rebalance,
     paused: HashSet<TopicPartition>,
+    /// Partitions whose fetched records have to wait while those of others need not.
+    behind: HashSet<TopicPartition>,
+    /// What is not fetched of `paused` and `behind`.
+    unfetched: HashSet<TopicPartition>,
     last_report: Instant,
     /// Since when results are not acknowledged.
     sink_stalled: Option<Instant>,
     sink_fault: Option<Raised>,
+    /// Since when partitions wait that hold dead letters.
+    burying_since: Option<Instant>,
     halted: Option<Raised>,
     /// Whether offsets are committed, as far as the log knows.
     uncommitted: Outage,
@@ -164,9 +177,12 @@ impl Worker {
             last_commit_took: Duration::ZERO,
             rebalance: Rebalance::None,
             paused: HashSet::new(),
+            behind: HashSet::new(),
+            unfetched: HashSet::new(),
             last_report: Instant::now(),
             sink_stalled: None,
             sink_fault: None,
+            burying_since: None,
             halted: None,
             uncommitted: Outage::default(),
         }
@@ -221,6 +237,9 @@ impl Worker {
                 log::info!(generation = generation; "assigned: {}", names.join(", "));
                 self.rebalance = Rebalance::None;
                 self.forget_revoked();
+                // A partition under a new lease is read unless told otherwise.
+                let unfetched: Vec<_> = self.unfetched.iter().cloned().collect();
+                self.consumer.pause(&unfetched);
             }
             Event::Revoking { deadline } => {
                 log::info!(
@@ -335,29 +354,79 @@ impl Worker {
     /// Takes note of every record that ended, and waits up to `timeout` for the first of them.
     /// `Some` when the process must end.
     fn take_settled(&mut self, timeout: Duration) -> Option<Exit> {
-        let mut next = self.settled.1.recv_timeout(timeout).ok();
-        while let Some(Settled { number, fate }) = next {
-            // A number that is gone was given up before; what became of it does not count.
-            if let Some(InFlight { record, since, .. }) = self.in_flight.remove(&number) {
-                self.end_probe(number, &fate);
-                let cleared = fate != Fate::Abandoned;
-                self.crashes
-                    .ended(&record.partition, &record.lease, record.offset, cleared);
-                match fate {
-                    Fate::Settled(_) => self.settle(&record),
-                    Fate::Held => self.held.push_back(Held { record, since }),
-                    Fate::Abandoned => {}
-                    Fate::NotAuthorised { topic } => {
-                        log::error!(
-                            "not authorised to write to {topic}; the record stays uncommitted"
-                        );
-                        return Some(Exit::NotAuthorised);
+        let mut ended = self.pursue_burials();
+        let timeout = if ended.is_empty() {
+            timeout
+        } else {
+            Duration::ZERO
+        };
+        ended.extend(self.settled.1.recv_timeout(timeout));
+        ended.extend(self.settled.1.try_iter());
+        ended
+            .into_iter()
+            .find_map(|Settled { number, fate }| self.take_fate(number, fate))
+    }
+
+    /// The dead letters that have come to their end since the last time.
+    fn pursue_burials(&mut self) -> Vec<Settled> {
+        let pipeline = &self.pipeline;
+        let pursue = |(number, in_flight): (&u64, &mut InFlight)| {
+            let burial = in_flight.burial.as_mut()?;
+            let fate = pipeline.pursue(burial, &in_flight.task)?;
+            Some(Settled {
+                number: *number,
+                fate,
+            })
+        };
+        self.in_flight.iter_mut().filter_map(pursue).collect()
+    }
+
+    /// Takes note of how far a record came. `Some` when the process must end.
+    fn take_fate(&mut self, number: u64, fate: Fate) -> Option<Exit> {
+        self.end_probe(number, &fate);
+        if let Fate::Burying(burial) = fate {
+            match self.in_flight.get_mut(&number) {
+                Some(in_flight) => {
+                    in_flight.burial = Some(burial);
+                    let InFlight {
+                        record, condemned, ..
+                    } = in_flight;
+                    // The process has outlived it. Who was not opened is held suspect until its
+                    // letter stands.
+                    if !*condemned {
+                        self.crashes
+                            .ended(&record.partition, &record.lease, record.offset, true);
                     }
                 }
+                None => burial.cancel(),
             }
-            next = self.settled.1.try_recv().ok();
+            return None;
+        }
+        // A number that is gone was given up before; what became of it does not count.
+        let ended = self.in_flight.remove(&number)?;
+        if ended.burial.is_none() || ended.condemned {
+            let cleared = !matches!(fate, Fate::Abandoned);
+            let InFlight { record, .. } = &ended;
+            self.crashes
+                .ended(&record.partition, &record.lease, record.offset, cleared);
+        }
+        let InFlight { record, since, .. } = ended;
+        match fate {
+            Fate::Settled(_) => self.settle(&record),
+            Fate::Held => self.held.push_back(Held { record, since }),
+            Fate::Abandoned | Fate::Burying(_) => {}
+            Fate::NotAuthorised { topic } => {
+                log::error!("not authorised to write to {topic}; the record stays uncommitted");
+                return Some(Exit::NotAuthorised);
+            }
         }
         None
+    }
+
+    /// Records that take a slot: those that wait for nothing but the dead-letter topic do not.
+    fn working(&self) -> usize {
+        let works = |in_flight: &&InFlight| in_flight.burial.is_none();
+        self.in_flight.values().filter(works).count()
     }
 
     fn end_probe(&mut self, number: u64, fate: &Fate) {
@@ -366,7 +435,7 @@ impl Worker {
         }
         self.probe = None;
         let how = match fate {
-            Fate::Settled(_) | Fate::Held => Probed::Done,
+            Fate::Settled(_) | Fate::Held | Fate::Burying(_) => Probed::Done,
             Fate::Abandoned | Fate::NotAuthorised { .. } => Probed::Nothing,
         };
         self.pipeline.breaker().probe_ended(how, Instant::now());
@@ -432,6 +501,9 @@ impl Worker {
         let mut abandoned = HashSet::new();
         for (number, in_flight) in given_up {
             in_flight.task.call_off();
+            if let Some(burial) = in_flight.burial {
+                burial.cancel();
+            }
             abandoned.insert(in_flight.record.partition.clone());
             self.end_probe(number, &Fate::Abandoned);
         }
@@ -465,8 +537,16 @@ impl Worker {
             }
             None => (self.sink_stalled, self.sink_fault) = (None, None),
         }
-        let taken = self.in_flight.len() + self.held.len();
-        let saturated = !self.ready.is_empty() || taken >= self.options.max_in_flight;
+        let taken = self.working() + self.held.len();
+        let buried = self.in_flight.len() - self.working();
+        // What is fetched of a partition that waits is no reason to fetch nothing of the others.
+        let backlog = self
+            .ready
+            .iter()
+            .any(|record| !self.behind.contains(&record.partition));
+        let saturated = backlog
+            || taken >= self.options.max_in_flight
+            || buried >= BURIALS * self.options.max_in_flight;
         let breaker_waits = {
             let breaker = self.pipeline.breaker();
             // Nothing is held that could be tried: then one new record is.
@@ -490,33 +570,43 @@ impl Worker {
     /// Partitions that hold a dead letter which is not accepted, or too many open records.
     fn pause_partitions(&mut self) {
         let output = self.pipeline.output();
-        let stalled = output
-            .dead_letters
-            .as_ref()
-            .is_some_and(|sink| sink.stalled().is_some());
-        let burying = self
+        let dead_letters = output.dead_letters.as_ref();
+        let stalled = dead_letters.and_then(Sink::stalled);
+        let burying: HashSet<TopicPartition> = self
             .in_flight
             .values()
             .filter(|f| match f.task.doing() {
                 Doing::Refused => true,
-                Doing::Burying => stalled,
+                Doing::Burying => stalled.is_some() || f.burial.is_some(),
                 Doing::Queued | Doing::Working { .. } | Doing::Waiting => false,
             })
-            .map(|f| f.record.partition.clone());
+            .map(|f| f.record.partition.clone())
+            .collect();
+        self.burying_since =
+            (!burying.is_empty()).then(|| self.burying_since.unwrap_or_else(Instant::now));
+        let lasts = self
+            .burying_since
+            .is_some_and(|since| since.elapsed() >= SINK_PATIENCE);
+        let waits = dead_letters.filter(|_| lasts).map(|sink| {
+            let cause = stalled.as_deref().unwrap_or("it refuses them");
+            format!("partitions wait for topic {}: {cause}", sink.topic)
+        });
+        self.health.dead_letters(waits);
         let full = self
             .offsets
             .unfinished()
             .into_iter()
             .filter(|p| self.offsets.open(p) > OPEN_LIMIT);
-        let wanted: HashSet<TopicPartition> = burying.chain(full).collect();
-        if wanted == self.paused {
+        self.paused = burying.into_iter().chain(full).collect();
+        let wanted: HashSet<TopicPartition> = self.paused.union(&self.behind).cloned().collect();
+        if wanted == self.unfetched {
             return;
         }
-        let resume: Vec<_> = self.paused.difference(&wanted).cloned().collect();
-        let pause: Vec<_> = wanted.difference(&self.paused).cloned().collect();
+        let resume: Vec<_> = self.unfetched.difference(&wanted).cloned().collect();
+        let pause: Vec<_> = wanted.difference(&self.unfetched).cloned().collect();
         self.consumer.resume(&resume);
         self.consumer.pause(&pause);
-        self.paused = wanted;
+        self.unfetched = wanted;
     }
 
     /// Gauges, the client's own counts, and the readiness that only the loop knows.

@@ -97,6 +97,40 @@ impl Ticket {
     }
 }
 
+/// A record that is on its way while its sender does something else. Dropped, it goes on all the
+/// same.
+#[derive(Debug)]
+pub struct Pending {
+    ticket: Arc<Ticket>,
+    shared: Arc<Shared>,
+}
+
+impl Pending {
+    /// What became of it; `None` as long as that is open. Waits for it for at most `patience`.
+    pub fn outcome(&self, patience: Duration) -> Option<Result<Acknowledged, SendError>> {
+        let fate = lock(&self.ticket.fate);
+        let (fate, _) = self
+            .ticket
+            .decided
+            .wait_timeout_while(fate, patience, |fate| matches!(fate, Fate::Open))
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*fate {
+            Fate::Done(outcome) => Some(outcome.clone()),
+            Fate::Cancelled => Some(Err(SendError::Cancelled)),
+            Fate::Open if lock(&self.shared.inbox).finished => Some(Err(SendError::Closed)),
+            Fate::Open => None,
+        }
+    }
+
+    /// Gives it up; see [`Producer::send`].
+    pub fn cancel(&self) {
+        let mut fate = lock(&self.ticket.fate);
+        if matches!(*fate, Fate::Open) {
+            *fate = Fate::Cancelled;
+        }
+    }
+}
+
 /// A record on its way.
 #[derive(Debug)]
 struct Job {
@@ -227,6 +261,19 @@ impl Producer {
         let tickets: Vec<_> = records.into_iter().map(|r| self.hand_over(r)).collect();
         let wait = |ticket: Result<Arc<Ticket>, _>| self.wait_for(&*ticket?, cancelled);
         tickets.into_iter().map(wait).collect()
+    }
+
+    /// Sends a record without waiting for it; see [`Producer::send`].
+    pub fn begin(&self, record: OutgoingRecord) -> Pending {
+        let ticket = self.hand_over(record).unwrap_or_else(|error| {
+            let ticket = Arc::new(Ticket::default());
+            ticket.finish(Err(error));
+            ticket
+        });
+        Pending {
+            ticket,
+            shared: self.shared.clone(),
+        }
     }
 
     /// Leaves a record for the I/O thread.

@@ -1,5 +1,6 @@
 //! What is known of a record so far, and its one log line.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -11,8 +12,9 @@ use crate::output::dead_letters::Failure;
 use crate::watchers::{Outcome, Subject};
 
 /// What is known of a record so far, for watchers and for its log line.
-pub(super) struct Known<'a> {
-    pub(super) record: &'a Record,
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) record: Arc<Record>,
     pub(super) request_id: Option<String>,
     pub(super) org_id: Option<u32>,
     pub(super) account_number: Option<u32>,
@@ -22,10 +24,10 @@ pub(super) struct Known<'a> {
     pub(super) started: Instant,
 }
 
-impl<'a> Known<'a> {
-    pub(super) fn new(record: &'a Record) -> Self {
+impl Known {
+    pub(super) fn new(record: &Arc<Record>) -> Self {
         Self {
-            record,
+            record: Arc::clone(record),
             request_id: None,
             org_id: None,
             account_number: None,

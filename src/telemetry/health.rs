@@ -48,6 +48,8 @@ struct State {
     joining: Option<String>,
     /// Why records wait although everything that we see works.
     breaker: Option<String>,
+    /// Why partitions wait that hold dead letters.
+    dead_letters: Option<String>,
     faults: [Holders; Fault::ALL.len()],
 }
 
@@ -80,6 +82,7 @@ impl Health {
             stuck: None,
             joining: Some("not a member of the group yet".into()),
             breaker: None,
+            dead_letters: None,
             faults: Default::default(),
         }))
     }
@@ -107,6 +110,12 @@ impl Health {
     /// Says why the dead-letter breaker is open, or that it is closed.
     pub fn breaker(&self, open: Option<String>) {
         self.state().breaker = open;
+    }
+
+    /// Says why partitions wait whose dead letters are not accepted, or that none does. That is no
+    /// [`Fault`]: the other partitions go on.
+    pub fn dead_letters(&self, waiting: Option<String>) {
+        self.state().dead_letters = waiting;
     }
 
     /// Raises a fault until the guard is dropped. The first holder logs it, the last one its end.
@@ -169,6 +178,9 @@ impl Health {
         }
         if let Some(cause) = &state.breaker {
             return Err(format!("breaker: {cause}"));
+        }
+        if let Some(cause) = &state.dead_letters {
+            return Err(format!("dead_letters: {cause}"));
         }
         state.joining.clone().map_or(Ok(()), Err)
     }

@@ -35,9 +35,7 @@ impl Worker {
             while let Some(held) = self.held.pop_back() {
                 self.ready.push_front(held.record);
             }
-            self.options
-                .max_in_flight
-                .saturating_sub(self.in_flight.len())
+            self.options.max_in_flight.saturating_sub(self.working())
         } else if due {
             if let Some(held) = self.held.pop_front() {
                 self.ready.push_front(held.record);
@@ -46,6 +44,8 @@ impl Worker {
         } else {
             0
         };
+        // Until it turns out that they wait, those that are ready are a reason to fetch no more.
+        self.behind.clear();
         if room == 0 || self.ready.is_empty() {
             return;
         }
@@ -76,6 +76,8 @@ impl Worker {
         let mut chosen: Vec<Chosen> = Vec::new();
         let mut waiting = VecDeque::new();
         let mut blocked = self.paused.clone();
+        let buried = self.in_flight.values().filter(|f| f.burial.is_some());
+        blocked.extend(buried.map(|f| f.record.partition.clone()));
         while chosen.len() < room
             && let Some(record) = self.ready.pop_front()
         {
@@ -108,6 +110,10 @@ impl Worker {
                     }
                 }
             }
+        }
+        if !alone {
+            let partitions = waiting.iter().map(|record| record.partition.clone());
+            self.behind = partitions.collect();
         }
         // In front of what came later: the order within a partition stays.
         while let Some(record) = waiting.pop_back() {
@@ -142,6 +148,7 @@ impl Worker {
             if self.crashes.suspects(&record.partition) && unmarked(self, &record) {
                 self.crashes
                     .ended(&record.partition, &record.lease, record.offset, false);
+                self.behind.insert(record.partition.clone());
                 waiting.push(record);
             } else {
                 self.hand_out(record, condemned, probe);
@@ -166,6 +173,8 @@ impl Worker {
             record: Arc::clone(&record),
             task: Arc::clone(&task),
             since: Instant::now(),
+            condemned,
+            burial: None,
         };
         self.in_flight.insert(number, in_flight);
         let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());

@@ -304,3 +304,31 @@ fn p05_what_other_tools_write_with_offsets_is_ignored() {
         assert_eq!(ledger(&broker, &stage).duplicates(), 0);
     }
 }
+
+/// The records of its partition wait for a suspect, and those of the others do not.
+#[test]
+fn p05_a_suspect_holds_up_no_other_partition() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    let bomb = stage.record("bomb", "/bomb");
+    let behind = stage.records(1000..1100);
+    broker.append(&stage.incoming, 0, [bomb].into_iter().chain(behind));
+    let metadata = "crashes=1;offset=0";
+    broker.set_committed_with(&stage.group, &stage.incoming, 0, 0, metadata);
+    let patience = [
+        ("downloader.response_timeout", "1h"),
+        ("downloader.deadline", "1h"),
+    ];
+    let _worker = stage.worker_with("[worker]\nshutdown_timeout = \"1s\"", &patience);
+    wait_for_requests(&broker, &stage, "/bomb", 1);
+    for round in 0..3 {
+        let ids = round * 10..round * 10 + 10;
+        broker.append(&stage.incoming, 1, stage.records(ids));
+        broker.wait("the other partition", |b| {
+            b.committed(&stage.group, &stage.incoming, 1) == Some(round as i64 * 10 + 10)
+        });
+    }
+    let behind = |b: &Broker| b.committed(&stage.group, &stage.incoming, 0);
+    assert_eq!(behind(&broker), Some(0));
+    assert_eq!(broker.all_records(&stage.outgoing).len(), 30);
+}

@@ -261,6 +261,58 @@ fn k21_dead_letters_wait_for_a_topic_that_is_missing_forbidden_or_without_leader
     }
 }
 
+/// More bad records than there are slots in one partition, and records behind a bad one in
+/// another: a third one goes on at its own pace.
+#[test]
+fn k21_dead_letters_that_wait_take_no_slot_from_other_partitions() {
+    const BAD: usize = 200;
+    const BEHIND: usize = 300;
+    let broker = Broker::start();
+    let stage = scripted(&broker, 3);
+    let off = [
+        ("dead_letter_queue.max_ratio", "off"),
+        ("dead_letter_queue.max_consecutive", "off"),
+    ];
+    let worker = stage.worker_with("", &off);
+    worker.line("assigned: ");
+    let endpoint = endpoint(&worker);
+    broker.wait("ready", |_| get(&endpoint, "/readyz").0 == 200);
+    broker.delete_topic(&stage.dead_letters);
+    let bad = |id: usize| NewRecord::value(format!("{{\"request_id\":\"b-{id}\"}}"));
+    broker.append(&stage.incoming, 0, (0..BAD).map(bad));
+    let behind = stage.records(1000..1000 + BEHIND);
+    broker.append(&stage.incoming, 1, [bad(BAD)].into_iter().chain(behind));
+    broker.wait("both partitions pause", |_| {
+        metric(&endpoint, "ccx_consumer_paused_partitions") == Some(2.0)
+    });
+    for round in 0..5 {
+        broker.append(
+            &stage.incoming,
+            2,
+            stage.records(round * 10..round * 10 + 10),
+        );
+        broker.wait("the third partition", |b| {
+            b.committed(&stage.group, &stage.incoming, 2) == Some(round as i64 * 10 + 10)
+        });
+    }
+    let (status, cause) = get(&endpoint, "/readyz");
+    let why = format!(
+        "dead_letters: partitions wait for topic {}: ",
+        stage.dead_letters
+    );
+    assert!(status == 503 && cause.starts_with(&why), "{status} {cause}");
+    let published = stage.ledger(&broker).published;
+    assert!(published.len() < 50 + BEHIND, "those behind it wait");
+    broker.create_topic(&stage.dead_letters, 1);
+    let all = BAD + 1 + BEHIND + 50;
+    broker.wait("everything", |b| stage.committed(b) == all);
+    let ledger = stage.ledger(&broker);
+    assert_eq!(ledger.buried.len(), BAD + 1);
+    assert_eq!(ledger.published.len(), BEHIND + 50);
+    assert_eq!(ledger.duplicates(), 0);
+    broker.wait("ready again", |_| get(&endpoint, "/readyz").0 == 200);
+}
+
 /// Both quotas, for longer than the session: what is asked for is waited for, beside a membership
 /// that lives.
 #[test]
