@@ -29,6 +29,9 @@ use crate::shutdown::Shutdown;
 const REACH: Duration = Duration::from_secs(10);
 /// How long brokers may stay away in the middle.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may come of partitions that are ours: longer than a throttled broker is left
+/// alone.
+const STANDSTILL: Duration = Duration::from_secs(45);
 /// Dead letters that are sent at once and committed together; so many can come twice.
 const CHUNK: usize = 32;
 /// Time between two lines of progress.
@@ -85,6 +88,8 @@ struct Run<'a> {
     counts: Counts,
     /// When brokers last did something for us.
     well: Instant,
+    /// When something last came of the dead letters.
+    moved: Instant,
     told: Instant,
 }
 
@@ -131,6 +136,7 @@ pub(super) fn run(arguments: &Redrive, config: &Config, shutdown: &Shutdown) -> 
         assigned: None,
         counts: Counts::default(),
         well: Instant::now(),
+        moved: Instant::now(),
         told: Instant::now(),
     };
     let exit = run.work();
@@ -158,6 +164,8 @@ fn reader(worker: &ConsumerOptions, topic: &str, arguments: &Redrive) -> Consume
     }
     ConsumerOptions {
         group_id,
+        // It comes and goes, and two at once are none too many.
+        group_instance_id: None,
         topic: topic.to_owned(),
         auto_offset_reset: OffsetReset::Earliest,
         // The end of the topic is the end of all records, whosever transaction is open.
@@ -191,6 +199,7 @@ impl Run<'_> {
                     Batch::LimitReached => return Exit::Done,
                     Batch::Ended(exit) => return exit,
                 }
+                self.moved = Instant::now();
             }
             if self.is_done() {
                 return Exit::Done;
@@ -375,14 +384,32 @@ impl Run<'_> {
             tell("another redrive has all partitions of the dead letters");
             return true;
         }
+        self.unread(assigned).next().is_none()
+    }
+
+    /// Those partitions that are not read up to the end that they had.
+    fn unread<'a>(
+        &'a self,
+        assigned: &'a [TopicPartition],
+    ) -> impl Iterator<Item = &'a TopicPartition> {
         let positions: BTreeMap<_, _> = self.consumer.positions().into_iter().collect();
-        assigned.iter().all(|partition| {
+        assigned.iter().filter(move |partition| {
             let (position, end) = (positions.get(partition), self.ends.get(partition));
-            position.zip(end).is_some_and(|(at, end)| at >= end)
+            position.zip(end).is_none_or(|(at, end)| at < end)
         })
     }
 
     fn lose_patience(&mut self) -> Option<Exit> {
+        if let Some(assigned) = &self.assigned
+            && self.moved.elapsed() > STANDSTILL
+        {
+            let unread: Vec<_> = self.unread(assigned).map(ToString::to_string).collect();
+            tell(&format!(
+                "nothing is to be read of {} for {STANDSTILL:?}; the rest is left for the next run",
+                unread.join(", ")
+            ));
+            return Some(Exit::Unavailable);
+        }
         match self.consumer.state().trouble {
             None => self.well = Instant::now(),
             Some(trouble) if self.well.elapsed() > PATIENCE => {

@@ -2,7 +2,7 @@
 //! them.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::{ApiKey, JoinGroupRequest};
 use rustix::process::Signal;
 
 use crate::support::archive_server::Reply;
@@ -374,4 +374,46 @@ fn a_signal_ends_it_in_order() {
     assert!(broker.group(&group).members.is_empty(), "it has left");
     assert_eq!(finish(&stage, &[]).code(), 0);
     assert_eq!(count(&broker, &stage.incoming), 200);
+}
+
+#[test]
+fn k05_a_partition_without_a_leader_ends_it_in_time() {
+    let broker = Broker::builder().nodes(2).start();
+    let stage = stage(&broker, 1);
+    broker.move_leader(&stage.incoming, 0, 1);
+    broker.move_coordinator(&format!("{}-redrive", stage.group), 1);
+    broker.add_partitions(&stage.dead_letters, 2);
+    for partition in 0..2 {
+        broker.move_leader(&stage.dead_letters, partition, partition + 1);
+        let letter = letter(&stage, &format!("r-{partition}"), "tls");
+        broker.append(&stage.dead_letters, partition, [letter]);
+    }
+    broker.stop(2);
+    let finished = finish(&stage, &[]);
+    assert_eq!(finished.code(), 69, "{}", finished.stderr);
+    let which = format!("nothing is to be read of {}-1 ", stage.dead_letters);
+    assert!(finished.stderr.contains(&which), "{}", finished.stderr);
+    assert_eq!(redriven(&broker, &stage), ["r-0"]);
+    broker.restart(2);
+    assert_eq!(finish(&stage, &[]).code(), 0);
+    assert_eq!(redriven(&broker, &stage), ["r-0", "r-1"]);
+}
+
+/// The worker's static id is not that of a run, which could not be at once with another one then.
+#[test]
+fn k09_a_run_is_no_static_member() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.dead_letters, 0, [letter(&stage, "r-0", "tls")]);
+    let finished = redrive(&stage, &[])
+        .env("CCX_DATA_PIPELINE__CONSUMER__GROUP_INSTANCE_ID", "worker-0")
+        .finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_eq!(redriven(&broker, &stage), ["r-0"]);
+    for join in broker.requests_of(ApiKey::JoinGroup) {
+        let join: JoinGroupRequest = join.decode();
+        assert_eq!(join.group_instance_id, None);
+    }
+    let group = broker.group(&format!("{}-redrive", stage.group));
+    assert!(group.members.is_empty(), "it has left");
 }
