@@ -3,6 +3,8 @@
 //!
 //! Plain, in one gzip member and in several, the outcome has to be the same.
 
+use ccx_data_pipeline::error::Reason;
+
 use super::Input;
 use super::archive::{LIMITS, read};
 use super::builder::{BLOCK, Header, Tar, gzip, octal12, pax_records, sparse_with_map};
@@ -51,14 +53,19 @@ pub fn run(data: &[u8]) {
         _ => tar.build(),
     };
     let plain = read(&tar);
-    // Where the ratio is not judged, nothing depends on how the stream is packed.
+    // Where the ratio is not judged, nothing depends on how the stream is packed. What sparse
+    // members stand for may bring it to that all the same.
+    let agrees = |packed: &[u8]| {
+        let packed = read(packed);
+        plain == packed || packed == Err(Reason::ArchiveRatio)
+    };
     if tar.len() < 1 << 20 && (tar.len() as u64) < LIMITS.unpacked_size {
-        assert_eq!(plain, read(&gzip(&tar)), "plain and gzip differ");
+        assert!(agrees(&gzip(&tar)), "plain and gzip differ");
         let mut cuts = cuts.map(|cut| cut % (tar.len() + 1));
         cuts.sort_unstable();
         let members = [&tar[..cuts[0]], &tar[cuts[0]..cuts[1]], &tar[cuts[1]..]];
         let packed = members.map(gzip).concat();
-        assert_eq!(plain, read(&packed), "one gzip member and several differ");
+        assert!(agrees(&packed), "one gzip member and several differ");
     }
 }
 
