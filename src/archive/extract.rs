@@ -233,33 +233,15 @@ impl Error {
             Error::Unsafe { .. } => Some(Reason::ArchiveUnsafe),
             Error::Interrupted(Interrupt::Deadline) => Some(Reason::Timeout),
             Error::Interrupted(Interrupt::Cancelled) => None,
-            Error::Read(_) if self.is_host_fault() => None,
-            // What we hold of the body is broken, and asking again would not mend it.
-            Error::Read(_) => Some(Reason::Internal),
-            Error::Host(_) => None,
+            Error::Read(_) | Error::Host(_) => None,
         }
     }
 
     /// Whether our own host is at fault, so that the same archive may be extracted later.
     pub fn is_host_fault(&self) -> bool {
-        match self {
-            Error::Host(_) => true,
-            Error::Read(error) => is_host_fault(error),
-            _ => false,
-        }
+        // The body has arrived whole, so what it cannot be read from is a disk of ours.
+        matches!(self, Error::Read(_) | Error::Host(_))
     }
-}
-
-/// Whether an I/O error says that this host lacks something: space, quota, memory, descriptors,
-/// a writable file system, or the directory itself; or that it limits the size of files.
-pub fn is_host_fault(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotFound, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    // ENFILE and EMFILE have no kind of their own, and that of EFBIG is a limit of ours elsewhere;
-    // they are the same numbers on every Unix.
-    matches!(
-        error.kind(),
-        StorageFull | QuotaExceeded | ReadOnlyFilesystem | OutOfMemory | NotFound
-    ) || matches!(error.raw_os_error(), Some(23 | 24 | 27))
 }
 
 /// A name of an archive in a form that is safe to print: escaped, and its end cut off.
