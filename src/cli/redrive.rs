@@ -248,6 +248,11 @@ impl Run<'_> {
                         return Batch::Done;
                     }
                 }
+                // Then having read to the end is not having sent and committed: what is left, and
+                // whose it is, the next assignment tells.
+                if !lease.is_live() {
+                    self.assigned = None;
+                }
             }
             Event::Skipped { .. } => {}
             Event::StartedOver { partition, .. } => _ = self.ends.remove(&partition),

@@ -347,6 +347,31 @@ fn killed_in_the_middle_it_repeats_some_and_loses_none() {
     assert_eq!(ids.len(), 200, "none is lost");
 }
 
+/// Its partitions may be another run's by then.
+#[test]
+fn a_lost_membership_ends_what_was_fetched_under_it() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let letters = (0..100).map(|id| letter(&stage, &format!("r-{id}"), "tls"));
+    broker.append(&stage.dead_letters, 0, letters);
+    let produce = || broker.on(ApiKey::Produce).topic(&stage.incoming).always();
+    let refused = produce().error(ResponseError::NotEnoughReplicas.code());
+    let run = redrive(&stage, &[]).start();
+    refused.wait_used(1);
+    let group = format!("{}-redrive", stage.group);
+    let members = broker.group(&group).members;
+    broker.kick(&group, &members[0].id);
+    refused.remove();
+    let finished = run.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_eq!(broker.committed(&group, &stage.dead_letters, 0), Some(100));
+    // What was on its way, and then all of it, since nothing was committed.
+    let mut ids = redriven(&broker, &stage);
+    assert_eq!(ids.len(), 32 + 100);
+    ids.dedup();
+    assert_eq!(ids.len(), 100);
+}
+
 #[test]
 fn a_signal_ends_it_in_order() {
     let broker = Broker::start();
