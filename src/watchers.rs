@@ -193,3 +193,50 @@ impl Watchers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Panics;
+
+    impl Watcher for Panics {
+        fn notify(&self, _: &Subject<'_>, _: &Event<'_>) {
+            panic!("on purpose");
+        }
+    }
+
+    struct Counts(Arc<AtomicUsize>);
+
+    impl Watcher for Counts {
+        fn notify(&self, _: &Subject<'_>, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn p06_a_watcher_that_panics_harms_neither_the_record_nor_the_others() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let watchers = Watchers::new(vec![
+            Box::new(Counts(Arc::clone(&told))),
+            Box::new(Panics),
+            Box::new(Counts(Arc::clone(&told))),
+        ]);
+        let subject = Subject {
+            partition: &TopicPartition::new("upload", 0),
+            offset: 7,
+            request_id: None,
+            org_id: None,
+            account_number: None,
+            archive: None,
+        };
+        let reason = Reason::TooOld;
+        for times in 1..=2 {
+            watchers.notify(&subject, &Event::Filtered { reason });
+            assert_eq!(told.load(Ordering::SeqCst), 2 * times);
+        }
+    }
+}

@@ -172,6 +172,25 @@ fn p06_a_panic_outside_of_a_rule_costs_its_record() {
     assert_eq!(running.join().unwrap(), Exit::Done);
 }
 
+/// What is done behind a record that is not is remembered, so there is an end to it.
+#[test]
+fn k11_a_partition_with_too_many_open_records_pauses() {
+    let most = i64::try_from(OPEN_LIMIT).unwrap();
+    for (records, pauses) in [(most, false), (most + 1, true)] {
+        let mut worker = stage(records, |_| (), Vec::new()).worker;
+        let all: Vec<_> = worker.ready.drain(..).collect();
+        // All but the first one are done.
+        for record in &all[1..] {
+            worker.settle(record);
+        }
+        worker.admit();
+        assert_eq!(worker.paused.len(), usize::from(pauses), "{records}");
+        worker.settle(&all[0]);
+        worker.admit();
+        assert!(worker.paused.is_empty());
+    }
+}
+
 /// What waits for the breaker, and what is tried, are records of the old log.
 #[test]
 fn k15_a_log_that_was_cut_off_leaves_nothing_behind() {

@@ -279,6 +279,22 @@ fn p05_a_lost_membership_is_no_crash() {
     assert_eq!(ledger(&broker, &stage).lost(0..4), Vec::<String>::new());
 }
 
+/// The offset of a mark is that of another record once the log was cut off and begun anew.
+#[test]
+fn p05_k15_a_mark_of_a_log_that_is_gone_condemns_nobody() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, stage.records(0..5));
+    let mark = "crashes=3;offset=8";
+    broker.set_committed_with(&stage.group, &stage.incoming, 0, 8, mark);
+    let _worker = worker(&stage);
+    wait_for_all(&broker, &stage, &[5]);
+    broker.append(&stage.incoming, 0, stage.records(5..10));
+    wait_for_all(&broker, &stage, &[10]);
+    assert_eq!(letters(&broker, &stage), []);
+    assert_eq!(ledger(&broker, &stage).lost(0..10), Vec::<String>::new());
+}
+
 #[test]
 fn p05_what_other_tools_write_with_offsets_is_ignored() {
     for (text, condemned) in [

@@ -4,6 +4,9 @@
 //! This is the case at its hardest. The same search runs over the output of every program of every
 //! test; see `support/secrets.rs`.
 
+use std::sync::Mutex;
+
+use ccx_data_pipeline::logging;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -11,6 +14,7 @@ use crate::support::archive_builder::Tar;
 use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
 use crate::support::broker::batch::{LogRecord, NewRecord};
+use crate::support::child::is_child;
 use crate::support::program::Program;
 use crate::support::secrets;
 use crate::support::stage::{CLUSTER, Stage, archive, get, identity};
@@ -218,6 +222,35 @@ fn u10_p19_nothing_that_goes_wrong_tells_a_secret() {
             assert!(!status.text().contains(LEAK), "{}", status.text());
         }
     }
+}
+
+/// What a panic says may quote what was being worked on.
+#[test]
+fn u10_a_panic_is_told_by_its_place_alone() {
+    struct Said(Mutex<String>);
+    static SAID: Said = Said(Mutex::new(String::new()));
+    impl log::Log for Said {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            *self.0.lock().unwrap() += &format!("{}\n", record.args());
+        }
+        fn flush(&self) {}
+    }
+    if !is_child("secrets::u10_a_panic_is_told_by_its_place_alone") {
+        return;
+    }
+    log::set_logger(&SAID).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    logging::log_panics();
+    std::panic::catch_unwind(|| panic!("{LEAK}")).unwrap_err();
+    let said = SAID.0.lock().unwrap();
+    assert!(said.starts_with("panicked at "), "{said}");
+    assert!(
+        said.contains("secrets.rs:") && !said.contains(LEAK),
+        "{said}"
+    );
 }
 
 #[test]
