@@ -318,6 +318,13 @@ impl Crashes {
             .is_some_and(|entry| entry.suspicion.is_some())
     }
 
+    /// Whether anything is suspected at all.
+    pub fn suspects_any(&self) -> bool {
+        self.partitions
+            .values()
+            .any(|entry| entry.suspicion.is_some())
+    }
+
     /// A commit goes out with this mark; `acknowledged` once the broker has it.
     pub fn committed(
         &mut self,

@@ -38,6 +38,10 @@ const OPEN_LIMIT: usize = 10_000;
 /// Dead letters that may wait for their topic, in relation to the records that may be in work.
 const BURIALS: usize = 16;
 
+/// Bytes of records that wait with their partitions at which no other partition is fetched either:
+/// each of them may bring a megabyte, and more of it compressed.
+const WAITING_BYTES: usize = 16 << 20;
+
 /// Longest wait for the consumer in one turn of the loop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -130,11 +134,12 @@ struct Worker {
     /// How long the loop stood still for it.
     last_commit_took: Duration,
     rebalance: Rebalance,
-    paused: HashSet<TopicPartition>,
+    /// Partitions that hold a dead letter which is not accepted: nothing of them is handed out.
+    blocked: HashSet<TopicPartition>,
     /// Partitions whose fetched records have to wait while those of others need not.
     behind: HashSet<TopicPartition>,
-    /// What is not fetched of `paused` and `behind`.
-    unfetched: HashSet<TopicPartition>,
+    /// Partitions that are not fetched, as the consumer was told.
+    paused: HashSet<TopicPartition>,
     last_report: Instant,
     /// Since when results are not acknowledged.
     sink_stalled: Option<Instant>,
@@ -176,9 +181,9 @@ impl Worker {
             last_commit: Instant::now(),
             last_commit_took: Duration::ZERO,
             rebalance: Rebalance::None,
-            paused: HashSet::new(),
+            blocked: HashSet::new(),
             behind: HashSet::new(),
-            unfetched: HashSet::new(),
+            paused: HashSet::new(),
             last_report: Instant::now(),
             sink_stalled: None,
             sink_fault: None,
@@ -238,8 +243,8 @@ impl Worker {
                 self.rebalance = Rebalance::None;
                 self.forget_revoked();
                 // A partition under a new lease is read unless told otherwise.
-                let unfetched: Vec<_> = self.unfetched.iter().cloned().collect();
-                self.consumer.pause(&unfetched);
+                let paused: Vec<_> = self.paused.iter().cloned().collect();
+                self.consumer.pause(&paused);
             }
             Event::Revoking { deadline } => {
                 log::info!(
@@ -544,7 +549,9 @@ impl Worker {
             .ready
             .iter()
             .any(|record| !self.behind.contains(&record.partition));
+        let bytes = |record: &Arc<Record>| record.value.as_ref().map_or(0, |value| value.len());
         let saturated = backlog
+            || self.ready.iter().map(bytes).sum::<usize>() > WAITING_BYTES
             || taken >= self.options.max_in_flight
             || buried >= BURIALS * self.options.max_in_flight;
         let breaker_waits = {
@@ -567,7 +574,9 @@ impl Worker {
         saturated || matches!(self.rebalance, Rebalance::Draining(_))
     }
 
-    /// Partitions that hold a dead letter which is not accepted, or too many open records.
+    /// Fetches nothing of partitions that hold a dead letter which is not accepted, whose records
+    /// wait, or that have too many open. Of the last kind what is here is handed out: a fetch may
+    /// bring more small records than may be open, and without them the number would never fall.
     fn pause_partitions(&mut self) {
         let output = self.pipeline.output();
         let dead_letters = output.dead_letters.as_ref();
@@ -597,16 +606,18 @@ impl Worker {
             .unfinished()
             .into_iter()
             .filter(|p| self.offsets.open(p) > OPEN_LIMIT);
-        self.paused = burying.into_iter().chain(full).collect();
-        let wanted: HashSet<TopicPartition> = self.paused.union(&self.behind).cloned().collect();
-        if wanted == self.unfetched {
+        let wanted: HashSet<TopicPartition> = full
+            .chain(burying.iter().chain(&self.behind).cloned())
+            .collect();
+        self.blocked = burying;
+        if wanted == self.paused {
             return;
         }
-        let resume: Vec<_> = self.unfetched.difference(&wanted).cloned().collect();
-        let pause: Vec<_> = wanted.difference(&self.unfetched).cloned().collect();
+        let resume: Vec<_> = self.paused.difference(&wanted).cloned().collect();
+        let pause: Vec<_> = wanted.difference(&self.paused).cloned().collect();
         self.consumer.resume(&resume);
         self.consumer.pause(&pause);
-        self.unfetched = wanted;
+        self.paused = wanted;
     }
 
     /// Gauges, the client's own counts, and the readiness that only the loop knows.

@@ -63,19 +63,21 @@ impl Worker {
             return Vec::new();
         }
         let mut seen = HashSet::new();
-        let alone = self.ready.iter().any(|record| {
-            seen.insert(&record.partition)
-                && !self.paused.contains(&record.partition)
-                && self
-                    .crashes
-                    .wants_to_be_alone(&record.partition, record.offset)
-        });
+        // Thousands may be ready, and this is asked for each few that are handed out.
+        let alone = self.crashes.suspects_any()
+            && self.ready.iter().any(|record| {
+                seen.insert(&record.partition)
+                    && !self.blocked.contains(&record.partition)
+                    && self
+                        .crashes
+                        .wants_to_be_alone(&record.partition, record.offset)
+            });
         if alone && running > 0 {
             return Vec::new();
         }
         let mut chosen: Vec<Chosen> = Vec::new();
         let mut waiting = VecDeque::new();
-        let mut blocked = self.paused.clone();
+        let mut blocked = self.blocked.clone();
         let buried = self.in_flight.values().filter(|f| f.burial.is_some());
         blocked.extend(buried.map(|f| f.record.partition.clone()));
         while chosen.len() < room

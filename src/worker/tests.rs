@@ -191,6 +191,25 @@ fn k11_a_partition_with_too_many_open_records_pauses() {
     }
 }
 
+#[test]
+fn p09_what_waits_with_its_partition_is_bounded() {
+    let mut worker = stage(1, |_| (), Vec::new()).worker;
+    let record = Arc::clone(&worker.ready[0]);
+    let large = |_| {
+        Arc::new(Record {
+            value: Some(Bytes::from(vec![b' '; WAITING_BYTES / 16])),
+            ..(*record).clone()
+        })
+    };
+    worker.ready = (0..16).map(large).collect();
+    assert!(worker.admit(), "there is room for it");
+    worker.behind.insert(record.partition.clone());
+    assert!(!worker.admit(), "others are fetched");
+    assert!(worker.paused.contains(&record.partition));
+    worker.ready.push_back(Arc::clone(&record));
+    assert!(worker.admit(), "nor are they");
+}
+
 /// What waits for the breaker, and what is tried, are records of the old log.
 #[test]
 fn k15_a_log_that_was_cut_off_leaves_nothing_behind() {

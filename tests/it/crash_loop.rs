@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
 use crate::support::broker::batch::NewRecord;
-use crate::support::program::Running;
+use crate::support::program::{Program, Running};
 use crate::support::stage::{Ledger, Stage, archive, endpoint, metric, value};
 
 /// Records in work at once; also how many are handled with care behind a first crash.
@@ -224,6 +224,29 @@ fn p05_records_beside_the_guilty_one_are_not_blamed() {
     assert_eq!(letters(&broker, &stage), crash_loop("r-0"));
     let ledger = ledger(&broker, &stage);
     assert_eq!(ledger.lost(0..6), Vec::<String>::new());
+}
+
+/// What was fetched behind it waits; others are fetched meanwhile, however long that takes.
+#[test]
+fn p05_k11_a_suspect_that_takes_long_holds_up_no_other_partition() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+    broker.append(&stage.incoming, 0, stage.records(1..6));
+    let mark = "crashes=1;offset=0";
+    broker.set_committed_with(&stage.group, &stage.incoming, 0, 0, mark);
+    let patient = "attempts = 2\nresponse_timeout = \"1h\"\ndeadline = \"1h\"";
+    let config = stage.config("").replace("attempts = 2", patient);
+    let _worker = Program::new(["run"]).config(&config).start();
+    wait_for_requests(&broker, &stage, "/bomb", 1);
+    for first in [6, 12] {
+        broker.append(&stage.incoming, 1, stage.records(first..first + 6));
+        broker.wait("the other partition", |b| {
+            b.committed(&stage.group, &stage.incoming, 1) == Some(first as i64)
+        });
+    }
+    assert_eq!(broker.committed(&stage.group, &stage.incoming, 0), Some(0));
+    assert_eq!(stage.server.requests("/archive"), 12);
 }
 
 /// A dead letter that is not accepted waits, and is no work beside which nobody may be tried.

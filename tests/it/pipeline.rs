@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::ApiKey;
@@ -288,6 +289,28 @@ fn without_a_dead_letter_topic_failures_are_skipped_and_counted() {
     assert_eq!(metric(&endpoint(&worker), skipped), Some(1.0));
 }
 
+/// A fetch brings more small records than may be open at once; nobody may wait for room that only
+/// they themselves can make.
+#[test]
+fn k11_more_small_records_than_may_be_open_are_all_done() {
+    const RECORDS: usize = 11_000;
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, vec![NewRecord::default(); RECORDS]);
+    let topic = format!("topic = \"{}\"", stage.dead_letters);
+    let config = stage
+        .config("")
+        .replace(&topic, "max_ratio = \"off\"\nmax_consecutive = \"off\"");
+    let worker = crate::support::program::Program::new(["run"])
+        .config(&config)
+        .start();
+    broker.wait_for(Duration::from_secs(120), "all settled", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(RECORDS as i64)
+    });
+    let skipped = "ccx_outcomes_total{outcome=\"skipped\",reason=\"message_empty\"}";
+    assert_eq!(metric(&endpoint(&worker), skipped), Some(RECORDS as f64));
+}
+
 #[test]
 fn k11_a_slow_archive_holds_back_its_own_offset_only() {
     let broker = Broker::start();
@@ -446,6 +469,43 @@ fn holds_its_partition_only(code: i16, is_final: bool) {
     let ledger = stage.ledger(&broker);
     ledger.check(0..31, 0);
     assert_eq!(ledger.buried.keys().collect::<Vec<_>>(), ["r-0"]);
+}
+
+/// More of its partition is fetched already than there are slots: that waits, and nobody else.
+#[test]
+fn k21_what_was_fetched_behind_a_waiting_dead_letter_holds_up_no_other_partition() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 2);
+    let refusals = broker
+        .on(ApiKey::Produce)
+        .topic(&stage.dead_letters)
+        .always()
+        .error(ResponseError::TopicAuthorizationFailed.code());
+    let gate = Gate::default();
+    let held = Reply::ok(archive()).behind(&gate);
+    stage.server.script("/held", [held]);
+    stage.server.serve("/behind", archive());
+    let behind = (2..20).map(|id| stage.record(&format!("r-{id}"), "/behind"));
+    let records = [
+        NewRecord::value("{\"request_id\":\"r-0\"}"),
+        stage.record("r-1", "/held"),
+    ];
+    broker.append(&stage.incoming, 0, records.into_iter().chain(behind));
+    let worker = stage.worker("[worker]\nthreads = 2\nmax_in_flight = 2\n");
+    let endpoint = endpoint(&worker);
+    broker.wait("its partition pauses", |_| {
+        stage.server.requests("/held") == 1
+            && metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    gate.open();
+    broker.append(&stage.incoming, 1, stage.records(20..40));
+    broker.wait("the other partition", |b| {
+        b.committed(&stage.group, &stage.incoming, 1) == Some(20)
+    });
+    assert_eq!(stage.server.requests("/behind"), 0);
+    refusals.remove();
+    broker.wait("all of it", |b| stage.committed(b) == 40);
+    stage.ledger(&broker).check(0..40, 0);
 }
 
 #[test]
