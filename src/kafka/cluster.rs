@@ -2,8 +2,8 @@
 //!
 //! Consumer and producer each have an object of their own and use it from one thread. Nothing
 //! here loops: a call makes at most one round over the brokers, says what failed and when the
-//! next attempt is worth while, and the owner decides. Of many brokers that hang, a call waits for
-//! one or two: its owner has a sign of life to give. The next call goes on with the others.
+//! next attempt is worth while, and the owner decides. A round waits for nobody beyond a moment
+//! where the owner has other things to do: it goes on with the next call.
 //!
 //! Metadata and coordinator look-ups have a connection of their own, since a Fetch or JoinGroup
 //! under way would hold them up. Brokers are asked first where metadata lists them, then by the
@@ -13,7 +13,7 @@
 mod reach;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -48,8 +48,15 @@ const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// How far into a round over the brokers another one is still asked.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// How long a caller waits for a connection that is being made.
+/// How long a caller waits for a connection that is being made, or for a round over the brokers.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// After which a connection that is being made is left alone. Its own limits end it before, but
+/// for the name look-up, which has none.
+const DIAL: Duration = Duration::from_secs(30);
+
+/// A question that nobody has come back to for so long makes room for another one.
+const LEFT: Duration = Duration::from_secs(1);
 
 /// Where a connection that is being made arrives.
 type Dial = Receiver<Result<Connection, Error>>;
@@ -61,6 +68,86 @@ pub(super) enum Use {
     Data,
     /// JoinGroup, SyncGroup, OffsetFetch, OffsetCommit, LeaveGroup.
     Group,
+    /// Questions to any broker.
+    Control,
+}
+
+/// A question on its way from one broker to the next.
+#[derive(Debug)]
+struct Round {
+    /// Of the request.
+    key: i16,
+    began: Instant,
+    /// When somebody last wanted to know.
+    touched: Instant,
+    stage: Stage,
+    /// Who is to be asked yet, once that is decided.
+    left: Option<VecDeque<Arc<str>>>,
+    last: Option<Error>,
+    refused: Option<Error>,
+    too_old_or_new: bool,
+    /// When the first of those that were asked is worth another attempt.
+    soonest: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// To be put to the broker that was asked last.
+    Kept(Connection),
+    /// The next broker has its turn.
+    Next,
+    Dialing {
+        address: Arc<str>,
+        since: Instant,
+    },
+    Sent {
+        connection: Box<Connection>,
+        since: Instant,
+        /// The connection was there before.
+        kept: bool,
+    },
+}
+
+impl Round {
+    /// Whom it is about just now.
+    fn address(&self) -> Arc<str> {
+        match &self.stage {
+            Stage::Kept(connection) => connection.address().clone(),
+            Stage::Sent { connection, .. } => connection.address().clone(),
+            Stage::Dialing { address, .. } => address.clone(),
+            Stage::Next => Arc::default(),
+        }
+    }
+
+    /// One of the brokers does not answer.
+    fn note(&mut self, error: Error) {
+        self.too_old_or_new &= matches!(error, Error::Version { .. });
+        self.soon(error.pause());
+        if matches!(error, Error::Authentication { .. }) && !error.is_transient() {
+            self.refused = Some(error.clone());
+        }
+        // A cause says more than "waiting" does.
+        if self.last.is_none() || !matches!(error, Error::Waiting { .. }) {
+            self.last = Some(error);
+        }
+    }
+
+    fn soon(&mut self, left: Option<Duration>) {
+        self.soonest = match (self.soonest, left) {
+            (Some(known), Some(left)) => Some(known.min(left)),
+            (known, left) => known.or(left),
+        };
+    }
+}
+
+/// How far a round has come.
+enum Advance<R> {
+    Answer(R),
+    Failed(Error),
+    /// It goes on at once.
+    Onward,
+    /// Nothing has come yet.
+    Waiting,
 }
 
 /// What metadata says about a topic.
@@ -116,6 +203,11 @@ pub(super) struct Cluster {
     links: HashMap<(Use, Arc<str>), Connection>,
     dials: HashMap<(Use, Arc<str>), Dial>,
     control: Option<Connection>,
+    round: Option<Round>,
+    /// How long one call may wait for a round; `None`: until it is over.
+    patience: Option<Duration>,
+    /// Topics that the metadata under way was asked for.
+    asked: Vec<Arc<str>>,
     coordinator: Option<Coordinator>,
     refreshed: Option<Instant>,
     expired: bool,
@@ -150,6 +242,9 @@ impl Cluster {
             links: HashMap::new(),
             dials: HashMap::new(),
             control: None,
+            round: None,
+            patience: None,
+            asked: Vec::new(),
             coordinator: None,
             refreshed: None,
             expired: false,
@@ -158,6 +253,13 @@ impl Cluster {
             problem: None,
             outage: Outage::default(),
         }
+    }
+
+    /// Its owner has other things to do: what takes longer than a moment is
+    /// [`Error::Connecting`], and goes on with the next call.
+    pub(super) fn impatient(mut self) -> Self {
+        self.patience = Some(PATIENCE);
+        self
     }
 
     /// Its settings.
@@ -214,19 +316,27 @@ impl Cluster {
             .refreshed
             .is_none_or(|at| at.elapsed() >= self.options.metadata_max_age);
         let incomplete = |topic: &Topic| topic.is_incomplete(&self.brokers);
-        if old || self.expired || self.topics.values().any(incomplete) {
-            self.refresh()?;
-            return Ok(true);
+        if !(old || self.expired || self.topics.values().any(incomplete)) {
+            return Ok(false);
         }
-        Ok(false)
+        match self.refresh() {
+            Ok(()) => Ok(true),
+            Err(Error::Connecting { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks for metadata now.
     ///
     /// # Errors
-    /// As [`Cluster::refresh_if_due`].
+    /// As [`Cluster::refresh_if_due`], and [`Error::Connecting`].
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
-        let topics = self.topics.keys().map(|name| {
+        let wanted: Vec<Arc<str>> = self.topics.keys().cloned().collect();
+        let is_asked = |round: &Round| round.key == MetadataRequest::KEY;
+        if !self.round.as_ref().is_some_and(is_asked) {
+            self.asked.clone_from(&wanted);
+        }
+        let topics = wanted.iter().map(|name| {
             MetadataRequestTopic::default()
                 .with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
         });
@@ -246,6 +356,10 @@ impl Cluster {
                 self.expired = false;
                 if changed {
                     self.pacing.reset();
+                }
+                // It was asked for before somebody wanted one more.
+                if self.asked != wanted {
+                    return self.refresh();
                 }
                 self.pacing.next_pause()
             }
@@ -367,10 +481,7 @@ impl Cluster {
             Err(RecvTimeoutError::Timeout) => {
                 return Err(Error::Connecting { address });
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Connect {
-                address: address.clone(),
-                source: Arc::new(io::Error::other("no thread to connect with")),
-            }),
+            Err(RecvTimeoutError::Disconnected) => Err(unconnected(&address, NO_THREAD)),
             Ok(outcome) => outcome,
         };
         dial.remove();
@@ -386,7 +497,8 @@ impl Cluster {
     /// The broker that keeps a group: the one found last, or the one that brokers name now.
     ///
     /// # Errors
-    /// [`Error::NoBroker`], or [`Error::Refused`] with the code of the answer.
+    /// [`Error::NoBroker`], [`Error::Connecting`], or [`Error::Refused`] with the code of the
+    /// answer.
     pub(super) fn coordinator(&mut self, group: &str) -> Result<Coordinator, Error> {
         if let Some(known) = &self.coordinator {
             return Ok(known.clone());
@@ -443,46 +555,198 @@ impl Cluster {
 
     /// Puts a question to any broker: the one asked last, then each that is known, then the
     /// bootstrap list, until the time for a round is over. An answer that `check` does not like
-    /// counts as none.
+    /// counts as none. One question is under way at a time.
     ///
     /// # Errors
-    /// [`Error::NoBroker`], [`Error::Throttled`], and non-transient ones.
+    /// [`Error::NoBroker`], [`Error::Throttled`], [`Error::Connecting`], and non-transient ones.
     pub(super) fn ask<A: Api>(
         &mut self,
         request: &A,
         check: impl Fn(&A::Response) -> Result<(), String>,
     ) -> Result<A::Response, Error> {
-        let mut last: Option<Error> = None;
-        let mut refused: Option<Error> = None;
-        let mut too_old_or_new = true;
-        let mut soonest: Option<Duration> = None;
-        let began = Instant::now();
-        if let Some(mut connection) = self.control.take() {
-            if connection.is_stale() {
-                // Closed while idle: the same broker is asked again below.
-            } else {
-                match exchange(&mut connection, request, &check) {
+        let mut round = match self.round.take() {
+            Some(round) if round.key == A::KEY => round,
+            Some(other) if other.touched.elapsed() < LEFT => {
+                let address = other.address();
+                self.round = Some(other);
+                return Err(Error::Connecting { address });
+            }
+            _ => self.begin(A::KEY),
+        };
+        loop {
+            let wait = self.patience.map_or(PATIENCE, |patience| {
+                patience.saturating_sub(round.began.elapsed())
+            });
+            match self.advance(&mut round, request, &check, wait) {
+                Advance::Answer(response) => {
+                    self.answers();
+                    return Ok(response);
+                }
+                Advance::Failed(error) => return Err(error),
+                Advance::Waiting if wait.is_zero() => {
+                    round.touched = Instant::now();
+                    let address = round.address();
+                    self.round = Some(round);
+                    return Err(Error::Connecting { address });
+                }
+                Advance::Onward | Advance::Waiting => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, key: i16) -> Round {
+        let now = Instant::now();
+        // One that was closed while idle is no loss: the same broker is asked with the others.
+        let kept = self.control.take_if(|connection| !connection.is_stale());
+        self.control = None;
+        let stage = kept.map_or(Stage::Next, Stage::Kept);
+        Round {
+            key,
+            began: now,
+            touched: now,
+            stage,
+            left: None,
+            last: None,
+            refused: None,
+            too_old_or_new: true,
+            soonest: None,
+        }
+    }
+
+    /// Takes a round one step further, which may take `wait`.
+    fn advance<A: Api>(
+        &mut self,
+        round: &mut Round,
+        request: &A,
+        check: &impl Fn(&A::Response) -> Result<(), String>,
+        wait: Duration,
+    ) -> Advance<A::Response> {
+        let now = Instant::now();
+        match std::mem::replace(&mut round.stage, Stage::Next) {
+            Stage::Kept(mut connection) => match connection.send(request) {
+                Ok(()) => {
+                    round.stage = Stage::Sent {
+                        connection: Box::new(connection),
+                        since: now,
+                        kept: true,
+                    };
+                }
+                // Nothing wrong with the broker, and another one would say the same.
+                Err(
+                    error
+                    @ (Error::Throttled { .. } | Error::Encode { .. } | Error::Expired { .. }),
+                ) => {
+                    self.control = Some(connection);
+                    return Advance::Failed(error);
+                }
+                Err(error) => {
+                    self.failed(connection.address().clone(), &error);
+                    round.last = Some(error);
+                }
+            },
+            Stage::Sent {
+                mut connection,
+                since,
+                kept,
+            } => {
+                let outcome = if connection.ready(wait) {
+                    receive::<A>(&mut connection, check)
+                } else if since.elapsed() >= CONTROL {
+                    Err(connection.give_up::<A>(since.elapsed()))
+                } else {
+                    round.stage = Stage::Sent {
+                        connection,
+                        since,
+                        kept,
+                    };
+                    return Advance::Waiting;
+                };
+                match outcome {
                     Ok(response) => {
-                        self.control = Some(connection);
-                        self.answers();
-                        return Ok(response);
-                    }
-                    // Nothing wrong with the broker, and another one would say the same.
-                    Err(
-                        error @ (Error::Throttled { .. }
-                        | Error::Encode { .. }
-                        | Error::Expired { .. }),
-                    ) => {
-                        self.control = Some(connection);
-                        return Err(error);
+                        self.control = Some(*connection);
+                        return Advance::Answer(response);
                     }
                     Err(error) => {
                         self.failed(connection.address().clone(), &error);
-                        last = Some(error);
+                        if kept {
+                            round.last = Some(error);
+                        } else {
+                            round.note(error);
+                        }
                     }
                 }
             }
+            Stage::Dialing { address, since } => {
+                let key = (Use::Control, address.clone());
+                // Gone when the broker has vanished meanwhile.
+                let Some(dial) = self.dials.get(&key) else {
+                    return Advance::Onward;
+                };
+                let outcome = match dial.recv_timeout(wait) {
+                    Err(RecvTimeoutError::Timeout) if since.elapsed() < DIAL => {
+                        round.stage = Stage::Dialing { address, since };
+                        return Advance::Waiting;
+                    }
+                    // Taken up again at its next turn.
+                    Err(RecvTimeoutError::Timeout) => Err(unconnected(&address, "no end of it")),
+                    outcome => {
+                        self.dials.remove(&key);
+                        outcome.unwrap_or_else(|_| Err(unconnected(&address, NO_THREAD)))
+                    }
+                };
+                let name = self.options.name;
+                let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
+                let sent = match outcome {
+                    Ok(mut connection) => {
+                        reach.opened(name, &address, &self.stats);
+                        connection
+                            .send(request)
+                            .map(|()| connection)
+                            .inspect_err(|error| {
+                                reach.failed(name, &address, &chain(error));
+                            })
+                    }
+                    Err(error) => Err(reach.not_opened(name, &address, error)),
+                };
+                match sent {
+                    Ok(connection) => {
+                        round.stage = Stage::Sent {
+                            connection: Box::new(connection),
+                            since: now,
+                            kept: false,
+                        };
+                    }
+                    Err(error) => round.note(error),
+                }
+            }
+            Stage::Next => {
+                let mut left = round.left.take().unwrap_or_else(|| self.candidates());
+                let in_time = round.began.elapsed() < ROUND;
+                let next = in_time.then(|| left.pop_front()).flatten();
+                let Some(address) = next else {
+                    return Advance::Failed(self.end(round, left));
+                };
+                round.left = Some(left);
+                let key = (Use::Control, address.clone());
+                let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
+                if let Entry::Vacant(place) = self.dials.entry(key) {
+                    if let Some(waiting) = reach.waiting(&address) {
+                        round.note(waiting);
+                        return Advance::Onward;
+                    }
+                    place.insert(dial(address.clone(), &self.options, self.timeouts));
+                }
+                round.stage = Stage::Dialing {
+                    address,
+                    since: now,
+                };
+            }
         }
+        Advance::Onward
+    }
+
+    /// Whom to ask, the most promising first.
+    fn candidates(&self) -> VecDeque<Arc<str>> {
         let mut candidates: Vec<Arc<str>> = self.brokers.values().cloned().collect();
         fastrand::shuffle(&mut candidates);
         for address in &self.bootstrap {
@@ -496,61 +760,32 @@ impl Cluster {
             let reach = self.reach.get(address);
             reach.map(|reach| (reach.is_away(), reach.retry_at()))
         });
-        let mut left_out = Vec::new();
-        for address in candidates {
-            if began.elapsed() >= ROUND {
-                left_out.push(address);
-                continue;
-            }
-            let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
-            let opened = open(reach, &address, &self.options, &self.timeouts, &self.stats);
-            let error = match opened {
-                Ok(mut connection) => match exchange(&mut connection, request, &check) {
-                    Ok(response) => {
-                        self.control = Some(connection);
-                        self.answers();
-                        return Ok(response);
-                    }
-                    Err(error) => {
-                        self.failed(address, &error);
-                        error
-                    }
-                },
-                Err(error) => error,
-            };
-            too_old_or_new &= matches!(error, Error::Version { .. });
-            if let Some(left) = error.pause() {
-                soonest = Some(soonest.map_or(left, |known| known.min(left)));
-            }
-            if matches!(error, Error::Authentication { .. }) && !error.is_transient() {
-                refused = Some(error.clone());
-            }
-            // A cause says more than "waiting" does.
-            if last.is_none() || !matches!(error, Error::Waiting { .. }) {
-                last = Some(error);
-            }
-        }
-        too_old_or_new &= left_out.is_empty();
+        candidates.into()
+    }
+
+    /// Nobody has answered, and these were not asked.
+    fn end(&mut self, round: &mut Round, left_out: VecDeque<Arc<str>>) -> Error {
         let mut untried = false;
         for address in &left_out {
             let reach = self.reach.get(address);
             untried |= reach.is_none_or(|reach| !reach.is_away());
             let at = reach.and_then(Reach::retry_at);
-            let left = at.map_or(Duration::ZERO, |at| {
+            round.soon(Some(at.map_or(Duration::ZERO, |at| {
                 at.saturating_duration_since(Instant::now())
-            });
-            soonest = Some(soonest.map_or(left, |known| known.min(left)));
+            })));
         }
         // Nobody answers, and one does not want us: that does not pass.
-        if let Some(error) = refused
+        if let Some(error) = round.refused.take()
             && !untried
         {
             self.problem = Some(chain(&error).into());
-            return Err(error);
+            return error;
         }
-        let last: Arc<str> = match last {
+        let last: Arc<str> = match round.last.take() {
             // All of them answer, and none can be talked to: that does not pass.
-            Some(error @ Error::Version { .. }) if too_old_or_new => return Err(error),
+            Some(error @ Error::Version { .. }) if round.too_old_or_new && left_out.is_empty() => {
+                return error;
+            }
             Some(Error::Waiting { last, .. }) => last,
             Some(error) => chain(&error).into(),
             None => Arc::from("no address is known"),
@@ -562,10 +797,10 @@ impl Cluster {
             }
             self.problem = Some(last.clone());
         }
-        Err(Error::NoBroker {
-            left: soonest.unwrap_or(REFRESH_PAUSE),
+        Error::NoBroker {
+            left: round.soonest.unwrap_or(REFRESH_PAUSE),
             last,
-        })
+        }
     }
 
     fn answers(&mut self) {
@@ -622,32 +857,18 @@ impl Cluster {
         let listed = |address: &Arc<str>| self.brokers.values().any(|known| known == address);
         let coordinator = self.coordinator.as_ref().map(|known| &known.address);
         let wanted = |(purpose, address): &(Use, Arc<str>)| {
-            listed(address) || (*purpose == Use::Group && Some(address) == coordinator)
+            listed(address)
+                || match purpose {
+                    Use::Data => false,
+                    Use::Group => Some(address) == coordinator,
+                    Use::Control => self.bootstrap.contains(address),
+                }
         };
         self.links.retain(|key, _| wanted(key));
         self.dials.retain(|key, _| wanted(key));
         self.reach.retain(|address, _| {
             listed(address) || self.bootstrap.contains(address) || Some(address) == coordinator
         });
-    }
-}
-
-fn open(
-    reach: &mut Reach,
-    address: &Arc<str>,
-    options: &ClusterOptions,
-    timeouts: &Timeouts,
-    stats: &Stats,
-) -> Result<Connection, Error> {
-    if let Some(waiting) = reach.waiting(address) {
-        return Err(waiting);
-    }
-    match Connection::open(address, options, timeouts) {
-        Ok(connection) => {
-            reach.opened(options.name, address, stats);
-            Ok(connection)
-        }
-        Err(error) => Err(reach.not_opened(options.name, address, error)),
     }
 }
 
@@ -666,12 +887,20 @@ fn dial(address: Arc<str>, options: &ClusterOptions, timeouts: Timeouts) -> Dial
     receiver
 }
 
-fn exchange<A: Api>(
+const NO_THREAD: &str = "no thread to connect with";
+
+fn unconnected(address: &Arc<str>, why: &'static str) -> Error {
+    Error::Connect {
+        address: address.clone(),
+        source: Arc::new(io::Error::other(why)),
+    }
+}
+
+fn receive<A: Api>(
     connection: &mut Connection,
-    request: &A,
     check: &impl Fn(&A::Response) -> Result<(), String>,
 ) -> Result<A::Response, Error> {
-    let response = connection.request(request, CONTROL)?;
+    let response = connection.receive::<A>(CONTROL)?;
     check(&response).map_err(|found| Error::Malformed {
         address: connection.address().clone(),
         api: A::NAME,

@@ -35,6 +35,8 @@ pub use commits::Metadata;
 
 /// Time for answers that a broker gives without waiting for anybody.
 const ANSWER: Duration = Duration::from_secs(10);
+/// A look-up that took so long is followed by no other one before the owner has had its turn.
+const SLOW: Duration = Duration::from_secs(1);
 /// Longest wait on one thing without looking at the others.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -76,7 +78,7 @@ impl Consumer {
             rebalance_timeout: options.rebalance_timeout,
         };
         let topic: Arc<str> = options.topic.as_str().into();
-        let mut cluster = Cluster::new(options.cluster.clone(), stats.clone());
+        let mut cluster = Cluster::new(options.cluster.clone(), stats.clone()).impatient();
         cluster.want(&topic);
         Self {
             cluster,
@@ -107,7 +109,7 @@ impl Consumer {
     /// Drives membership and fetching for at most `timeout`; returns as soon as there is an event.
     ///
     /// `wake` ends the wait early; it is asked at least every 100 ms. A broker that does not
-    /// answer connection attempts, metadata or offset look-ups can hold it for some seconds more.
+    /// answer an offset look-up can hold it for some seconds more.
     ///
     /// # Errors
     /// What no retry mends. The consumer is of no more use then, but for [`Consumer::close`].

@@ -477,6 +477,9 @@ impl Group {
     /// The leader has no metadata to plan with; it asks again.
     pub(super) fn plan_failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant) {
         if self.is_current(ticket) && matches!(self.state, State::Planning { .. }) {
+            if let Failure::Connection(Error::Connecting { .. }) = failure {
+                return self.postpone(now);
+            }
             self.note_trouble("cannot look up the topics of the group", failure, now);
             self.back_off(now);
         }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, OffsetFetchRequest};
 
-use super::{ANSWER, Consumer, is_pause};
+use super::{ANSWER, Consumer, SLOW, is_pause};
 use crate::error::chain;
 use crate::kafka::fetch::{Asked, Place, isolation, said, topic_name};
 use crate::kafka::group::Failure;
@@ -22,6 +22,9 @@ impl Consumer {
         let unplaced = self.fetcher.unplaced(now);
         if !unplaced.is_empty() && self.known_at_start.is_some() {
             self.look_up_committed(&unplaced)?;
+            if now.elapsed() > SLOW {
+                return Ok(());
+            }
         }
         let mut by_leader: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
         for asked in self.fetcher.unlisted(now) {
@@ -33,6 +36,9 @@ impl Consumer {
             }
         }
         for (node, asked) in by_leader {
+            if now.elapsed() > SLOW {
+                break;
+            }
             self.look_up_ends(node, &asked, events)?;
         }
         Ok(())

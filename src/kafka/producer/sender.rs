@@ -72,7 +72,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(shared: Arc<Shared>, options: ProducerOptions) -> Self {
-        let cluster = Cluster::new(options.cluster, shared.stats.clone());
+        let cluster = Cluster::new(options.cluster, shared.stats.clone()).impatient();
         Self {
             shared,
             cluster,
@@ -392,6 +392,8 @@ impl Sender {
                 None => "no producer id: the broker gave a negative one".into(),
             },
             Err(error @ Error::Version { .. }) => return self.go_without(&chain(&error)),
+            // Asked for, and not answered yet.
+            Err(Error::Connecting { .. }) => return,
             Err(error) => chain(&error),
         };
         for topic in self.busy_topics() {
