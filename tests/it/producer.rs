@@ -472,6 +472,38 @@ fn k03_a_topic_that_is_made_later_is_found() {
     assert_eq!(broker.partitions("other"), 0);
 }
 
+/// Those that were refused by the old topic, and those that came when it was gone.
+#[test]
+fn k03_records_of_a_topic_that_is_made_anew_with_fewer_partitions_find_another_one() {
+    const RECORDS: usize = 12;
+    let broker = Broker::start();
+    broker.create_topic("out", 6);
+    let producer = producer(&broker);
+    let free = |value: String| OutgoingRecord {
+        partition: None,
+        ..record("out", value)
+    };
+    for number in 0..RECORDS {
+        send(&producer, free(format!("before-{number}"))).unwrap();
+    }
+    broker.delete_topic("out");
+    thread::scope(|scope| {
+        let all = (0..RECORDS).map(|number| free(format!("{number:02}")));
+        let waiting = scope.spawn(|| producer.send_all(all, &|| false));
+        wait("a reason", || {
+            producer.stalled("out").as_deref() == Some("topic out does not exist")
+        });
+        broker.create_topic("out", 1);
+        for outcome in waiting.join().unwrap() {
+            assert_eq!(outcome.unwrap().partition.partition, 0);
+        }
+    });
+    let expected: Vec<String> = (0..RECORDS).map(|number| format!("{number:02}")).collect();
+    let mut found = values(&broker, "out");
+    found.sort();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn who_gives_up_is_let_go() {
     let broker = Broker::start();

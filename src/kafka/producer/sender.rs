@@ -37,6 +37,8 @@ const ANSWER: Duration = Duration::from_secs(40);
 const READ: Duration = Duration::from_secs(10);
 /// For which a batch that nobody waits for is still repeated.
 const DELIVERY: Duration = Duration::from_secs(120);
+/// After which a partition that is not listed any more does not come back.
+const GONE: Duration = Duration::from_secs(5);
 /// Bytes of batches in a request.
 const REQUEST_BYTES: usize = 4 << 20;
 /// Wait for an answer before the inbox is looked at again.
@@ -477,6 +479,7 @@ impl Sender {
             }
             TopicState::Refused(code) => metadata_says(&partition.topic, code),
             TopicState::Known { partitions } if partition.partition >= partitions => {
+                self.move_out(partition);
                 format!(
                     "topic {} has no partition {}",
                     partition.topic, partition.partition
@@ -494,7 +497,38 @@ impl Sender {
         }
     }
 
+    /// The topic was made anew with fewer partitions: records that did not ask for this one find
+    /// another. What may have been written went with the old topic, unless a broker is just late
+    /// to hear of a topic that has grown.
+    fn move_out(&mut self, partition: &TopicPartition) {
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let since = *lane.gone_since.get_or_insert_with(Instant::now);
+        let sent = lane.pack.as_ref().filter(|pack| pack.first_sent.is_some());
+        let sent = sent.map(|pack| pack.origin);
+        if sent.is_some() && since.elapsed() < GONE {
+            return;
+        }
+        lane.unpack(false);
+        let (bound, free): (VecDeque<Job>, VecDeque<Job>) = lane
+            .queue
+            .drain(..)
+            .partition(|job| job.record.partition.is_some());
+        lane.queue = bound;
+        let homeless = self.homeless.entry(partition.topic.clone()).or_default();
+        homeless.extend(free);
+        if let Some(origin) = sent {
+            self.renew(origin);
+        }
+    }
+
     fn send_to(&mut self, node: i32, partitions: Vec<TopicPartition>) {
+        for partition in &partitions {
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.gone_since = None;
+            }
+        }
         let connection = match self.cluster.connection(node) {
             Ok(connection) => connection,
             Err(error) => return self.not_sent(&partitions, &error),

@@ -49,6 +49,8 @@ pub(super) struct Lane {
     pub(super) sequence: i32,
     pub(super) retry_at: Option<Instant>,
     pub(super) backoff: Backoff,
+    /// Since when metadata does not list the partition.
+    pub(super) gone_since: Option<Instant>,
     /// A sequence was lost since the last acknowledgement.
     pub(super) in_doubt: bool,
 }
@@ -62,6 +64,7 @@ impl Lane {
             sequence: 0,
             retry_at: None,
             backoff: pauses(),
+            gone_since: None,
             in_doubt: false,
         }
     }
