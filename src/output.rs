@@ -28,6 +28,12 @@ impl Output {
     pub fn of_archives(&self) -> impl Iterator<Item = &Sink> {
         std::iter::once(&self.results).chain(&self.workloads)
     }
+
+    /// Whether one of the producers cannot send any more.
+    pub fn has_ended(&self) -> bool {
+        let mut sinks = self.of_archives().chain(&self.dead_letters);
+        sinks.any(|sink| sink.producer.has_ended())
+    }
 }
 
 /// A topic and the producer that reaches it.

@@ -206,6 +206,10 @@ impl Worker {
             if let Some(exit) = self.bury_stuck() {
                 break exit;
             }
+            if self.pipeline.output().has_ended() {
+                log::error!("the thread of a producer is gone; what was in flight is uncommitted");
+                break Exit::Internal;
+            }
             self.dispatch();
             self.commit_when_due(self.commit_patience());
             self.end_revocation();

@@ -368,6 +368,20 @@ impl Producer {
         lock(&self.shared.stalls).get(topic).cloned()
     }
 
+    /// Whether its thread is gone, and nothing will ever be sent: it did not start, or has died.
+    pub fn has_ended(&self) -> bool {
+        lock(&self.shared.inbox).finished
+    }
+
+    /// Makes its thread end, as a panic would.
+    #[cfg(test)]
+    pub(crate) fn end(&self) {
+        lock(&self.shared.inbox)
+            .closing
+            .get_or_insert_with(Instant::now);
+        self.shared.arrived.notify_one();
+    }
+
     /// What it has counted.
     pub fn stats(&self) -> Arc<Stats> {
         self.shared.stats.clone()

@@ -316,6 +316,10 @@ fn wait_for_topic(sink: &Sink, health: &Health, shutdown: &Shutdown) -> Option<E
         if shutdown.is_requested() {
             return Some(Exit::Done);
         }
+        if sink.producer.has_ended() {
+            log::error!("nobody is there to ask for topic {}", sink.topic);
+            return Some(Exit::Internal);
+        }
         match sink
             .producer
             .partitions(&sink.topic, Duration::from_secs(1))

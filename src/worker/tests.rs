@@ -210,6 +210,16 @@ fn p09_what_waits_with_its_partition_is_bounded() {
     assert!(worker.admit(), "nor are they");
 }
 
+/// Nothing would ever come of its records, however well all looks from outside.
+#[test]
+fn p06_a_worker_whose_producer_has_died_ends_to_be_started_anew() {
+    let stage = stage(0, |_| {}, Vec::new());
+    stage.worker.pipeline.output().results.producer.end();
+    let ended = || stage.worker.pipeline.output().has_ended();
+    assert!(!sleep_unless(Duration::from_secs(60), ended), "it ends");
+    assert_eq!(stage.worker.run(&stage.shutdown), Exit::Internal);
+}
+
 /// What waits for the breaker, and what is tried, are records of the old log.
 #[test]
 fn k15_a_log_that_was_cut_off_leaves_nothing_behind() {
