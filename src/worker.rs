@@ -497,7 +497,8 @@ impl Worker {
         let Rebalance::Draining(deadline) = self.rebalance else {
             return;
         };
-        if !self.in_flight.is_empty() && Instant::now() < deadline {
+        // A topic that takes no dead letters is not waited for: others would wait with us.
+        if self.working() > 0 && Instant::now() < deadline {
             return;
         }
         let given_up = std::mem::take(&mut self.in_flight);
@@ -693,6 +694,14 @@ impl Worker {
         // Whoever takes over need not think that this was a crash.
         self.crashes.end_all();
         self.commit_at_last(farewell / 2);
+        let uncommitted = self.offsets.watermarks().filter(|(_, moved)| *moved);
+        let uncommitted: Vec<String> = uncommitted.map(|(w, _)| w.partition.to_string()).collect();
+        if !uncommitted.is_empty() {
+            log::warn!(
+                "the last offsets of {} could not be committed; records of before come again",
+                uncommitted.join(", ")
+            );
+        }
         if !self.held.is_empty() {
             log::warn!(
                 "{} records wait for the breaker; they are uncommitted and come again",

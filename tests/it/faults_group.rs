@@ -321,6 +321,11 @@ fn k16_a_last_commit_that_fails_does_not_hold_up_the_end() {
     );
     // In order: what is not committed comes again, but nothing was cut off.
     assert_eq!(finished.code(), 0, "{}", finished.stdout);
+    let why = format!(
+        "the last offsets of {}-0 could not be committed",
+        stage.incoming
+    );
+    assert!(finished.stdout.contains(&why), "{}", finished.stdout);
     broker.clear_hooks();
     let _next = stage.worker("");
     broker.wait("all is committed", |b| stage.committed(b) == 5);

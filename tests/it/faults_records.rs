@@ -313,6 +313,36 @@ fn k21_dead_letters_that_wait_take_no_slot_from_other_partitions() {
     broker.wait("ready again", |_| get(&endpoint, "/readyz").0 == 200);
 }
 
+/// It could go on for as long as the topic is away, and nobody reads meanwhile.
+#[test]
+fn k21_k07_a_rebalance_does_not_wait_for_the_topic_of_dead_letters() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 2);
+    let patient = [("consumer.rebalance_timeout", "1h")];
+    let first = stage.worker_with("", &patient);
+    first.line("assigned: ");
+    let endpoint = endpoint(&first);
+    let produce = broker.on(ApiKey::Produce).topic(&stage.dead_letters);
+    let refusals = produce.always().error(19);
+    let bad = NewRecord::value("{\"request_id\":\"b-0\"}");
+    broker.append(&stage.incoming, 0, [bad]);
+    broker.wait("its partition pauses", |_| {
+        metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    let second = stage.worker_with("", &patient);
+    second.line("assigned: ");
+    stage.spread(&broker, "/archive", 0..20);
+    broker.wait("the other partition", |b| {
+        b.committed(&stage.group, &stage.incoming, 1) == Some(10)
+    });
+    refusals.remove();
+    broker.wait("everything", |b| stage.committed(b) == 21);
+    let ledger = stage.ledger(&broker);
+    // What the first one had sent before is not taken back.
+    ledger.check(0..20, 1);
+    assert_eq!(ledger.buried.len(), 1);
+}
+
 /// Both quotas, for longer than the session: what is asked for is waited for, beside a membership
 /// that lives.
 #[test]
