@@ -693,7 +693,8 @@ impl Worker {
         }
         // Whoever takes over need not think that this was a crash.
         self.crashes.end_all();
-        self.commit_at_last(farewell / 2);
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.commit_at_last(left.max(farewell / 2));
         let uncommitted = self.offsets.watermarks().filter(|(_, moved)| *moved);
         let uncommitted: Vec<String> = uncommitted.map(|(w, _)| w.partition.to_string()).collect();
         if !uncommitted.is_empty() {

@@ -99,6 +99,8 @@ enum Stage {
     Dialing {
         address: Arc<str>,
         since: Instant,
+        /// Begun for a question that nobody came back to: it may be closed again.
+        old: bool,
     },
     Sent {
         connection: Box<Connection>,
@@ -676,7 +678,11 @@ impl Cluster {
                     }
                 }
             }
-            Stage::Dialing { address, since } => {
+            Stage::Dialing {
+                address,
+                since,
+                old,
+            } => {
                 let key = (Use::Control, address.clone());
                 // Gone when the broker has vanished meanwhile.
                 let Some(dial) = self.dials.get(&key) else {
@@ -684,7 +690,11 @@ impl Cluster {
                 };
                 let outcome = match dial.recv_timeout(wait) {
                     Err(RecvTimeoutError::Timeout) if since.elapsed() < DIAL => {
-                        round.stage = Stage::Dialing { address, since };
+                        round.stage = Stage::Dialing {
+                            address,
+                            since,
+                            old,
+                        };
                         return Advance::Waiting;
                     }
                     // Taken up again at its next turn.
@@ -698,6 +708,10 @@ impl Cluster {
                 let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
                 let sent = match outcome {
                     Ok(mut connection) => {
+                        if old && connection.is_stale() {
+                            round.left.get_or_insert_default().push_front(address);
+                            return Advance::Onward;
+                        }
                         reach.opened(name, &address, &self.stats);
                         connection
                             .send(request)
@@ -729,7 +743,9 @@ impl Cluster {
                 round.left = Some(left);
                 let key = (Use::Control, address.clone());
                 let reach = self.reach.entry(address.clone()).or_insert_with(Reach::new);
+                let mut old = true;
                 if let Entry::Vacant(place) = self.dials.entry(key) {
+                    old = false;
                     if let Some(waiting) = reach.waiting(&address) {
                         round.note(waiting);
                         return Advance::Onward;
@@ -739,6 +755,7 @@ impl Cluster {
                 round.stage = Stage::Dialing {
                     address,
                     since: now,
+                    old,
                 };
             }
         }

@@ -332,6 +332,23 @@ fn k16_a_last_commit_that_fails_does_not_hold_up_the_end() {
     stage.ledger(&broker).check(0..5, 5);
 }
 
+#[test]
+fn k16_a_last_commit_that_is_not_answered_is_sent_again() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 1);
+    let worker = stage.worker("");
+    let silent = broker.on(ApiKey::OffsetCommit).always().silence();
+    stage.spread(&broker, "/archive", 0..5);
+    broker.wait("all is published", |b| published(b, &stage) == 5);
+    worker.signal(Signal::TERM);
+    worker.line("drains ");
+    silent.wait_used(silent.used() + 1);
+    silent.remove();
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stdout);
+    assert_eq!(stage.committed(&broker), 5);
+}
+
 /// A second worker joins and leaves again and again.
 #[test]
 fn k27_a_flapping_member_leaves_more_than_half_of_the_rate() {

@@ -68,8 +68,10 @@ impl Consumer {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 20);
         while !open.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            // An answer that comes too late costs the connection, however well the broker is.
-            results.extend(self.try_commit(&open, metadata, left.max(COMMIT_ANSWER)));
+            // An answer that comes too late costs the connection, however well the broker is. Who
+            // insists has time for another one.
+            let answer_within = if insists { left / 2 } else { left }.max(COMMIT_ANSWER);
+            results.extend(self.try_commit(&open, metadata, answer_within));
             let mut last = None;
             open.retain(|commit| match results.get(&commit.partition) {
                 Some(Err(error)) if passes(error) => {
