@@ -483,7 +483,7 @@ impl Cluster {
             Err(RecvTimeoutError::Timeout) => {
                 return Err(Error::Connecting { address });
             }
-            Err(RecvTimeoutError::Disconnected) => Err(unconnected(&address, NO_THREAD)),
+            Err(RecvTimeoutError::Disconnected) => Err(unconnected(&address, DIED)),
             Ok(outcome) => outcome,
         };
         dial.remove();
@@ -701,7 +701,7 @@ impl Cluster {
                     Err(RecvTimeoutError::Timeout) => Err(unconnected(&address, "no end of it")),
                     outcome => {
                         self.dials.remove(&key);
-                        outcome.unwrap_or_else(|_| Err(unconnected(&address, NO_THREAD)))
+                        outcome.unwrap_or_else(|_| Err(unconnected(&address, DIED)))
                     }
                 };
                 let name = self.options.name;
@@ -893,18 +893,23 @@ impl Cluster {
 /// look-up has none, which is the other reason for it.
 fn dial(address: Arc<str>, options: &ClusterOptions, timeouts: Timeouts) -> Dial {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let options = options.clone();
-    // Without a thread the sender is dropped here, which the receiver notices.
-    let _ = thread::Builder::new()
+    let theirs = (sender.clone(), address.clone(), options.clone());
+    let spawned = thread::Builder::new()
         .name("kafka-connect".into())
         .spawn(move || {
+            let (sender, address, options) = theirs;
             // Nobody listens any more when the broker has vanished meanwhile.
             let _ = sender.send(Connection::open(&address, &options, &timeouts));
         });
+    if let Err(error) = spawned {
+        log::debug!("no thread to connect to {address} with: {error}");
+        // To be waited for is better than never to be reached.
+        let _ = sender.send(Connection::open(&address, options, &timeouts));
+    }
     receiver
 }
 
-const NO_THREAD: &str = "no thread to connect with";
+const DIED: &str = "the attempt died";
 
 fn unconnected(address: &Arc<str>, why: &'static str) -> Error {
     Error::Connect {

@@ -335,6 +335,40 @@ fn p10_forty_slots_and_64_descriptors_publish_everything() {
     assert_eq!(worker.finish().code(), 0);
 }
 
+/// As many threads as it has when nothing is to be done, and none more. A user of its own has
+/// them to itself; who may not become one has no limit to test.
+#[test]
+fn p10_without_a_thread_to_spare_everything_is_published() {
+    let broker = Broker::start();
+    let few = "[worker]\nthreads = 2\n";
+    let quiet = |stage: &Stage| {
+        let config = stage.config(few);
+        config.replace("[watchers.stats]\n", "[watchers.stats]\nenabled = false\n")
+    };
+    let first = stage(&broker, 1);
+    broker.append(&first.incoming, 0, first.records(0..5));
+    let worker = Program::new(["run"]).config(&quiet(&first)).start();
+    all_published(&broker, &first, 5);
+    let threads = worker.status("Threads");
+    drop(worker);
+
+    let second = stage(&broker, 1);
+    broker.append(&second.incoming, 0, second.records(0..5));
+    let script = format!(
+        "if test \"$(id -u)\" -ne 0; then exec \"$0\" \"$@\"; fi\n\
+         cp \"$0\" program\n\
+         chown -R 65322:65322 .\n\
+         prlimit --nproc={threads}:{threads} --pid $$\n\
+         exec setpriv --reuid=65322 --regid=65322 --clear-groups ./program \"$@\""
+    );
+    let worker = Program::behind(&script, ["run"])
+        .config(&quiet(&second))
+        .start();
+    all_published(&broker, &second, 5);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+}
+
 /// A root file system that cannot be written: refused, unless there is one place that can.
 #[test]
 fn p11_a_read_only_root_needs_one_writable_place() {
