@@ -245,7 +245,7 @@ fn u10_a_panic_is_told_by_its_place_alone() {
     log::set_max_level(log::LevelFilter::Debug);
     logging::log_panics();
     std::panic::catch_unwind(|| panic!("{LEAK}")).unwrap_err();
-    let said = SAID.0.lock().unwrap();
+    let said = SAID.0.lock().unwrap().clone();
     assert!(said.starts_with("panicked at "), "{said}");
     assert!(
         said.contains("secrets.rs:") && !said.contains(LEAK),
