@@ -213,18 +213,14 @@ impl Worker {
             self.dispatch();
             self.commit_when_due(self.commit_patience());
             self.end_revocation();
-            let saturated = self.admit();
-            let timeout = if saturated {
-                Duration::ZERO
-            } else {
-                POLL_TIMEOUT
-            };
+            let busy = self.admit();
+            let timeout = if busy { Duration::ZERO } else { POLL_TIMEOUT };
             match self.consumer.poll(timeout, &|| shutdown.is_requested()) {
                 Ok(events) => events.into_iter().for_each(|event| self.take_event(event)),
                 Err(fatal) => break exit_of(&fatal),
             }
             self.report();
-            if saturated && let Some(exit) = self.take_settled(SETTLE_TIMEOUT) {
+            if busy && let Some(exit) = self.take_settled(SETTLE_TIMEOUT) {
                 break exit;
             }
         };
@@ -530,7 +526,8 @@ impl Worker {
         self.rebalance = Rebalance::Joining;
     }
 
-    /// Decides what is fetched. Returns whether nothing more can be taken on at the moment.
+    /// Decides what is fetched. Returns whether a record that ends is waited for, rather than one
+    /// that comes.
     fn admit(&mut self) -> bool {
         let output = self.pipeline.output();
         let stalled = |sink: &Sink| {
@@ -547,18 +544,7 @@ impl Worker {
             }
             None => (self.sink_stalled, self.sink_fault) = (None, None),
         }
-        let taken = self.working() + self.held.len();
-        let buried = self.in_flight.len() - self.working();
-        // What is fetched of a partition that waits is no reason to fetch nothing of the others.
-        let backlog = self
-            .ready
-            .iter()
-            .any(|record| !self.behind.contains(&record.partition));
-        let bytes = |record: &Arc<Record>| record.value.as_ref().map_or(0, |value| value.len());
-        let saturated = backlog
-            || self.ready.iter().map(bytes).sum::<usize>() > WAITING_BYTES
-            || taken >= self.options.max_in_flight
-            || buried >= BURIALS * self.options.max_in_flight;
+        let saturated = self.is_saturated();
         let breaker_waits = {
             let breaker = self.pipeline.breaker();
             // Nothing is held that could be tried: then one new record is.
@@ -576,7 +562,24 @@ impl Worker {
             self.consumer.resume_all();
         }
         self.pause_partitions();
-        saturated || matches!(self.rebalance, Rebalance::Draining(_))
+        let suspects_wait = !self.behind.is_subset(&self.blocked);
+        saturated || suspects_wait || matches!(self.rebalance, Rebalance::Draining(_))
+    }
+
+    /// Whether nothing more can be taken on at the moment.
+    fn is_saturated(&self) -> bool {
+        let taken = self.working() + self.held.len();
+        let buried = self.in_flight.len() - self.working();
+        // What is fetched of a partition that waits is no reason to fetch nothing of the others.
+        let backlog = self
+            .ready
+            .iter()
+            .any(|record| !self.behind.contains(&record.partition));
+        let bytes = |record: &Arc<Record>| record.value.as_ref().map_or(0, |value| value.len());
+        backlog
+            || self.ready.iter().map(bytes).sum::<usize>() > WAITING_BYTES
+            || taken >= self.options.max_in_flight
+            || buried >= BURIALS * self.options.max_in_flight
     }
 
     /// Fetches nothing of partitions that hold a dead letter which is not accepted, whose records

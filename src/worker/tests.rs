@@ -202,12 +202,13 @@ fn p09_what_waits_with_its_partition_is_bounded() {
         })
     };
     worker.ready = (0..16).map(large).collect();
-    assert!(worker.admit(), "there is room for it");
+    assert!(worker.is_saturated(), "it waits for room");
     worker.behind.insert(record.partition.clone());
-    assert!(!worker.admit(), "others are fetched");
+    assert!(!worker.is_saturated(), "others are fetched");
+    assert!(worker.admit(), "what it waits for is looked for");
     assert!(worker.paused.contains(&record.partition));
     worker.ready.push_back(Arc::clone(&record));
-    assert!(worker.admit(), "nor are they");
+    assert!(worker.is_saturated(), "nor are they");
 }
 
 /// Nothing would ever come of its records, however well all looks from outside.
