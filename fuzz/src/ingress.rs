@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ccx_data_pipeline::error::chain;
 use ccx_data_pipeline::ingress::{Error, parse};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::Input;
@@ -69,13 +70,20 @@ fn announcement(identity: &[u8], texts: &[(&str, String)]) -> Vec<u8> {
 fn check(value: &[u8]) {
     let parsed = parse(Some(value));
     assert_eq!(parsed, parse(Some(value)));
+    // A tree has no place for half of a surrogate pair, nor for a number beyond those of a double,
+    // both of which are JSON, and knows no mark of the byte order.
+    let text = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
+    let tree = serde_json::from_slice::<Value>(text);
+    let is_json =
+        str::from_utf8(text).is_ok() && serde_json::from_slice::<IgnoredAny>(text).is_ok();
     match parsed {
         Ok(ingress) => {
             let shown = format!("{:?} {}", ingress.url, ingress.url);
             assert_eq!(shown, "SignedUrl(***) ***");
             assert!(ingress.timestamp.len() >= 20 && ingress.timestamp.contains('T'));
             // What is accepted is an object, and the needed fields are those that JSON has.
-            let value: Value = serde_json::from_slice(value).expect("accepted, so it is JSON");
+            assert!(is_json, "accepted");
+            let Ok(value) = tree else { return };
             assert_eq!(value["url"].as_str(), Some(ingress.url.reveal()));
             assert_eq!(
                 value["timestamp"].as_str(),
@@ -87,12 +95,11 @@ fn check(value: &[u8]) {
         Err(error) => {
             let text = chain(&error);
             assert!(text.len() < 200 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-            let json = serde_json::from_slice::<Value>(value);
             match error {
                 Error::Empty { null } => assert!(value.is_empty() && !null),
-                Error::Json { .. } => assert!(json.is_err()),
-                Error::NotAnObject => assert!(json.is_ok_and(|json| !json.is_object())),
-                _ => assert!(json.is_ok_and(|json| json.is_object())),
+                Error::Json { .. } => assert!(tree.is_err()),
+                Error::NotAnObject => assert!(is_json && tree.is_ok_and(|tree| !tree.is_object())),
+                _ => assert!(is_json && tree.map_or(true, |tree| tree.is_object())),
             }
         }
     }
