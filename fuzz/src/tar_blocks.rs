@@ -55,17 +55,21 @@ pub fn run(data: &[u8]) {
     let plain = read(&tar);
     // Where the ratio is not judged, nothing depends on how the stream is packed. What sparse
     // members stand for may bring it to that all the same.
-    let agrees = |packed: &[u8]| {
+    let compare = |packed: &[u8], how: &str| {
         let packed = read(packed);
-        plain == packed || packed == Err(Reason::ArchiveRatio)
+        if packed != Err(Reason::ArchiveRatio) {
+            assert_eq!(plain, packed, "{how}");
+        }
     };
-    if tar.len() < 1 << 20 && (tar.len() as u64) < LIMITS.unpacked_size {
-        assert!(agrees(&gzip(&tar)), "plain and gzip differ");
+    // Nor is what begins like gzip and with no right header the same within gzip.
+    let is_plain = !tar.starts_with(b"\x1f\x8b");
+    if is_plain && tar.len() < 1 << 20 && (tar.len() as u64) < LIMITS.unpacked_size {
+        compare(&gzip(&tar), "plain and gzip differ");
         let mut cuts = cuts.map(|cut| cut % (tar.len() + 1));
         cuts.sort_unstable();
         let members = [&tar[..cuts[0]], &tar[cuts[0]..cuts[1]], &tar[cuts[1]..]];
         let packed = members.map(gzip).concat();
-        assert!(agrees(&packed), "one gzip member and several differ");
+        compare(&packed, "one gzip member and several differ");
     }
 }
 
