@@ -114,24 +114,27 @@ pub(super) fn read(bytes: &[u8], wanted: &'static [Wanted]) -> Result<Kept, Plac
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = str::from_utf8(bytes)
         .map_err(|error| Place::behind(bytes.get(..error.valid_up_to()).unwrap_or_default()))?;
-    check_depth(text)?;
+    check_passed_over(text)?;
     let mut parser = serde_json::Deserializer::from_str(text);
     let kept = Keep(wanted).deserialize(&mut parser)?;
     parser.end()?;
     Ok(kept)
 }
 
-/// Refuses what the parser would refuse as too deep: it does not count in what it passes over.
-fn check_depth(text: &str) -> Result<(), Place> {
+/// Refuses what the parser does not look for in what it passes over: too many levels, and control
+/// characters in names.
+fn check_passed_over(text: &str) -> Result<(), Place> {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.bytes().enumerate() {
+        let here = || Place::behind(text.as_bytes().get(..at).unwrap_or_default());
         match byte {
+            ..b' ' if in_text => return Err(here()),
             _ if escaped => escaped = false,
             b'\\' => escaped = in_text,
             b'"' => in_text = !in_text,
             _ if in_text => {}
             b'[' | b'{' if depth == MAX_DEPTH => {
-                return Err(Place::behind(text.as_bytes().get(..at).unwrap_or_default()));
+                return Err(here());
             }
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -311,6 +314,7 @@ mod tests {
             r#"{"x":01}"#,
             r#"{"x":"[[[\"[[[\\"}"#,
             "{\"x\":\"\n\"}",
+            "{\"x\n\":1}",
             "{\"x\":\"\u{fffd}\"}",
             r#"{"x":-0,"a":-0}"#,
             "[]",
