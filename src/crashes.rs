@@ -161,6 +161,11 @@ impl Crashes {
         })
     }
 
+    /// Other records stand at the offsets of a partition: nothing is held against them.
+    pub fn forget(&mut self, partition: &TopicPartition) {
+        self.partitions.remove(partition);
+    }
+
     /// What may be done with a record, `alone` when nothing else is in work. Records of a
     /// partition are asked for in their order, none while one before it waits.
     pub fn admit(&mut self, partition: &TopicPartition, offset: i64, alone: bool) -> Admission {

@@ -16,8 +16,9 @@ struct Window {
     next: i64,
     /// Handed out and not yet below the watermark: offset, and whether it is settled.
     open: VecDeque<(i64, bool)>,
-    /// What the broker last acknowledged, or where the window began.
-    committed: i64,
+    /// What the broker last acknowledged, or where the window began; `None` when it has the offset
+    /// of another log.
+    committed: Option<i64>,
 }
 
 impl Window {
@@ -56,9 +57,16 @@ impl Offsets {
         self.windows.remove(partition);
     }
 
-    /// Forgets everything: the membership is lost.
-    pub fn clear(&mut self) {
-        self.windows.clear();
+    /// Begins anew at `at`, in another log of the same name: whatever the broker has is committed
+    /// over, before any record is.
+    pub fn start_over(&mut self, partition: &TopicPartition, lease: &Lease, at: i64) {
+        let window = Window {
+            lease: lease.clone(),
+            next: at,
+            open: VecDeque::new(),
+            committed: None,
+        };
+        self.windows.insert(partition.clone(), window);
     }
 
     /// Takes note of a fetch that began at `from` and goes on at `next` and brought `offsets`.
@@ -74,7 +82,7 @@ impl Offsets {
             lease: lease.clone(),
             next: from,
             open: VecDeque::new(),
-            committed: from,
+            committed: Some(from),
         };
         let window = self.windows.entry(partition.clone()).or_insert_with(fresh);
         if window.lease != *lease {
@@ -84,6 +92,25 @@ impl Offsets {
             .open
             .extend(offsets.into_iter().map(|offset| (offset, false)));
         window.next = next;
+    }
+
+    /// Gives back the last records of a fetch that were not handed out: `waits` says which were
+    /// not. Returns the first of them, which is where fetching has to go on.
+    pub fn give_back(
+        &mut self,
+        partition: &TopicPartition,
+        waits: impl Fn(i64) -> bool,
+    ) -> Option<i64> {
+        let window = self.windows.get_mut(partition)?;
+        let mut first = None;
+        while let Some((offset, _)) = window
+            .open
+            .pop_back_if(|(offset, settled)| !*settled && waits(*offset))
+        {
+            window.next = offset;
+            first = Some(offset);
+        }
+        first
     }
 
     /// Settles one record. Ignored when the lease is not the current one.
@@ -114,7 +141,7 @@ impl Offsets {
                 lease: window.lease.clone(),
                 offset: window.watermark(),
             };
-            let moved = watermark.offset != window.committed;
+            let moved = Some(watermark.offset) != window.committed;
             (watermark, moved)
         })
     }
@@ -129,7 +156,7 @@ impl Offsets {
         if let Some(window) = self.windows.get_mut(&watermark.partition)
             && window.lease == watermark.lease
         {
-            window.committed = watermark.offset;
+            window.committed = Some(watermark.offset);
         }
     }
 
@@ -137,7 +164,7 @@ impl Offsets {
     pub fn acknowledged(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
         self.windows
             .iter()
-            .map(|(partition, window)| (partition, window.committed))
+            .filter_map(|(partition, window)| Some((partition, window.committed?)))
     }
 
     /// Records of a partition between the watermark and the last one handed out, settled or not.

@@ -38,8 +38,8 @@ const OPEN_LIMIT: usize = 10_000;
 /// Dead letters that may wait for their topic, in relation to the records that may be in work.
 const BURIALS: usize = 16;
 
-/// Bytes of records that wait with their partitions at which no other partition is fetched either:
-/// each of them may bring a megabyte, and more of it compressed.
+/// Bytes of records that wait at which no partition is fetched, and those behind dead letters are
+/// given back: each fetch may bring a megabyte, and more of it compressed.
 const WAITING_BYTES: usize = 16 << 20;
 
 /// Longest wait for the consumer in one turn of the loop.
@@ -93,6 +93,8 @@ struct InFlight {
     condemned: bool,
     /// Its dead letter, once that waits for its topic: it has no slot any more.
     burial: Option<Box<Burial>>,
+    /// Of a log that is no more: at its offset stands another record.
+    outdated: bool,
 }
 
 /// Where the group is, as far as handing out records goes.
@@ -146,6 +148,7 @@ struct Worker {
     sink_fault: Option<Raised>,
     /// Since when partitions wait that hold dead letters.
     burying_since: Option<Instant>,
+    /// A partition stands still until a person acts.
     halted: Option<Raised>,
     /// Whether offsets are committed, as far as the log knows.
     uncommitted: Outage,
@@ -303,15 +306,10 @@ impl Worker {
                 at,
             } => {
                 self.start_over(&partition);
-                self.offsets.fetched(&partition, &lease, at, [], at);
-                // Whatever stood still does not any more: it was of the former topic.
-                self.halted = None;
+                self.offsets.start_over(&partition, &lease, at);
             }
-            Event::Halted { partition, cause } => {
-                let cause = format!("{partition} stands still: {cause}");
-                self.halted
-                    .get_or_insert_with(|| self.health.raise(Fault::InputTopic, cause));
-            }
+            // For as long as it does: see `report`.
+            Event::Halted { .. } => {}
         }
     }
 
@@ -319,13 +317,17 @@ impl Worker {
     /// handed out. What is in work ends by itself, and settles nothing.
     fn start_over(&mut self, partition: &TopicPartition) {
         self.offsets.forget(partition);
+        self.crashes.forget(partition);
         self.ready.retain(|record| record.partition != *partition);
         self.held.retain(|held| held.record.partition != *partition);
-        let of_it = |in_flight: &InFlight| in_flight.record.partition == *partition;
-        let given_up: Vec<_> = self.in_flight.extract_if(|_, f| of_it(f)).collect();
-        for (number, InFlight { record, .. }) in given_up {
-            self.crashes
-                .ended(partition, &record.lease, record.offset, false);
+        let mut numbers = Vec::new();
+        for (number, in_flight) in &mut self.in_flight {
+            if in_flight.record.partition == *partition {
+                in_flight.outdated = true;
+                numbers.push(*number);
+            }
+        }
+        for number in numbers {
             self.end_probe(number, &Fate::Abandoned);
         }
     }
@@ -335,7 +337,6 @@ impl Worker {
         self.offsets.retain_live();
         self.ready.retain(|record| record.lease.is_live());
         self.held.retain(|held| held.record.lease.is_live());
-        self.halted = None;
     }
 
     /// Learns what a former owner of a partition held against its records.
@@ -394,11 +395,14 @@ impl Worker {
                 Some(in_flight) => {
                     in_flight.burial = Some(burial);
                     let InFlight {
-                        record, condemned, ..
+                        record,
+                        condemned,
+                        outdated,
+                        ..
                     } = in_flight;
                     // The process has outlived it. Who was not opened is held suspect until its
                     // letter stands.
-                    if !*condemned {
+                    if !*condemned && !*outdated {
                         self.crashes
                             .ended(&record.partition, &record.lease, record.offset, true);
                     }
@@ -409,7 +413,7 @@ impl Worker {
         }
         // A number that is gone was given up before; what became of it does not count.
         let ended = self.in_flight.remove(&number)?;
-        if ended.burial.is_none() || ended.condemned {
+        if (ended.burial.is_none() || ended.condemned) && !ended.outdated {
             let cleared = !matches!(fate, Fate::Abandoned);
             let InFlight { record, .. } = &ended;
             self.crashes
@@ -417,6 +421,7 @@ impl Worker {
         }
         let InFlight { record, since, .. } = ended;
         match fate {
+            Fate::Settled(_) | Fate::Held if ended.outdated => {}
             Fate::Settled(_) => self.settle(&record),
             Fate::Held => self.held.push_back(Held { record, since }),
             Fate::Abandoned | Fate::Burying(_) => {}
@@ -460,7 +465,7 @@ impl Worker {
         let resumed = self.health.resumed();
         let is_stuck = |f: &InFlight| match f.task.doing() {
             Doing::Working { until } => is_overdue(now, until, resumed, after),
-            Doing::Queued | Doing::Waiting | Doing::Burying | Doing::Refused => false,
+            Doing::Queued | Doing::Waiting | Doing::Burying => false,
         };
         let stuck: Vec<u64> = self
             .in_flight
@@ -473,15 +478,18 @@ impl Worker {
         }
         let until = now + self.options.shutdown_timeout / 2;
         for number in stuck {
-            let Some(InFlight { record, task, .. }) = self.in_flight.remove(&number) else {
+            let Some(ended) = self.in_flight.remove(&number) else {
                 continue;
             };
+            let InFlight { record, task, .. } = ended;
             let place = format!("{} offset {}", record.partition, record.offset);
             log::error!("the task of {place} is stuck; the worker ends to be started anew");
             self.health.stuck(format!("the task of {place} is stuck"));
             task.call_off();
             let burial = Task::until(record.lease.clone(), until);
-            if let Fate::Settled(_) = self.pipeline.bury_stuck(&record, &burial) {
+            if let Fate::Settled(_) = self.pipeline.bury_stuck(&record, &burial)
+                && !ended.outdated
+            {
                 self.settle(&record);
             }
         }
@@ -544,6 +552,8 @@ impl Worker {
             }
             None => (self.sink_stalled, self.sink_fault) = (None, None),
         }
+        self.pause_partitions();
+        self.give_back();
         let saturated = self.is_saturated();
         let breaker_waits = {
             let breaker = self.pipeline.breaker();
@@ -561,7 +571,6 @@ impl Worker {
         } else {
             self.consumer.resume_all();
         }
-        self.pause_partitions();
         let suspects_wait = !self.behind.is_subset(&self.blocked);
         saturated || suspects_wait || matches!(self.rebalance, Rebalance::Draining(_))
     }
@@ -575,11 +584,33 @@ impl Worker {
             .ready
             .iter()
             .any(|record| !self.behind.contains(&record.partition));
-        let bytes = |record: &Arc<Record>| record.value.as_ref().map_or(0, |value| value.len());
         backlog
-            || self.ready.iter().map(bytes).sum::<usize>() > WAITING_BYTES
+            || self.waiting_bytes() > WAITING_BYTES
             || taken >= self.options.max_in_flight
             || buried >= BURIALS * self.options.max_in_flight
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.ready.iter().map(|record| record.size()).sum()
+    }
+
+    /// Behind a dead letter that is not accepted records may wait for hours. When they are too
+    /// many to be kept they are fetched again later, so that the other partitions are read.
+    fn give_back(&mut self) {
+        if self.waiting_bytes() <= WAITING_BYTES {
+            return;
+        }
+        for partition in &self.blocked {
+            let of_it = |record: &Record| record.partition == *partition;
+            let waiting = self.ready.iter().filter(|record| of_it(record));
+            let waiting: HashSet<i64> = waiting.map(|record| record.offset).collect();
+            let waits = |offset| waiting.contains(&offset);
+            if let Some(first) = self.offsets.give_back(partition, waits) {
+                self.ready
+                    .retain(|record| !of_it(record) || record.offset < first);
+                self.consumer.rewind(partition, first);
+            }
+        }
     }
 
     /// Fetches nothing of partitions that hold a dead letter which is not accepted, whose records
@@ -593,7 +624,6 @@ impl Worker {
             .in_flight
             .values()
             .filter(|f| match f.task.doing() {
-                Doing::Refused => true,
                 Doing::Burying => stalled.is_some() || f.burial.is_some(),
                 Doing::Queued | Doing::Working { .. } | Doing::Waiting => false,
             })
@@ -662,6 +692,13 @@ impl Worker {
             m.fault.with_label_values(&[fault.as_str()]).set(raised);
         }
         self.health.membership(self.consumer.state().not_ready());
+        self.halted = match (self.consumer.halted(), self.halted.take()) {
+            (Some((partition, cause)), None) => {
+                let cause = format!("{partition} stands still: {cause}");
+                Some(self.health.raise(Fault::InputTopic, cause))
+            }
+            (halted, raised) => halted.and(raised),
+        };
     }
 
     /// Drains within the shutdown time, commits, leaves.

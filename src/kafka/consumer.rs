@@ -150,6 +150,12 @@ impl Consumer {
         self.fetcher.set_paused(partitions, false);
     }
 
+    /// Hands out again what was handed out of a partition from `offset` on: its owner has forgotten
+    /// it. Nothing under a lease that has ended.
+    pub fn rewind(&mut self, partition: &TopicPartition, offset: i64) {
+        self.fetcher.rewind(partition, offset);
+    }
+
     /// Asks for no more records at all. Answers under way are kept for [`Consumer::resume_all`].
     pub fn pause_all(&mut self) {
         self.fetcher.set_all_paused(true);
@@ -227,6 +233,11 @@ impl Consumer {
     /// metadata that was committed with it. `None` without one.
     pub fn began_at(&self, partition: &TopicPartition) -> Option<(i64, Arc<str>)> {
         self.fetcher.began_at(partition)
+    }
+
+    /// A partition that stands still until a person acts, and why; see [`Event::Halted`].
+    pub fn halted(&self) -> Option<(&TopicPartition, &str)> {
+        self.fetcher.halted().next()
     }
 
     /// Where each partition that we read is read next. What lies before it was handed out, though

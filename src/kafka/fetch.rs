@@ -142,6 +142,23 @@ impl Fetcher {
         }
     }
 
+    /// What was handed out of a partition from `offset` on is asked for again.
+    pub(super) fn rewind(&mut self, partition: &TopicPartition, offset: i64) {
+        if let Some(position) = self.positions.get_mut(partition)
+            // Of another log, or under another lease, there is nothing to be had again.
+            && matches!(position.place, Place::At(_) | Place::OutOfRange(_))
+        {
+            position.place = Place::At(offset);
+        }
+    }
+
+    /// Partitions that stand still for good, and why.
+    pub(super) fn halted(&self) -> impl Iterator<Item = (&TopicPartition, &str)> {
+        self.positions
+            .iter()
+            .filter_map(|(partition, position)| Some((partition, position.halted.as_deref()?)))
+    }
+
     pub(super) fn set_all_paused(&mut self, paused: bool) {
         self.all_paused = paused;
     }
@@ -591,7 +608,7 @@ impl Fetcher {
         if data.high_watermark >= 0 {
             position.high_watermark = Some(data.high_watermark);
         }
-        if position.paused || position.halted {
+        if position.paused || position.halted.is_some() {
             return Said::Something;
         }
         let lease = position.lease.clone();
@@ -724,11 +741,11 @@ impl Fetcher {
         let Some(position) = self
             .positions
             .get_mut(&asked.partition)
-            .filter(|position| position.lease == asked.lease && !position.halted)
+            .filter(|position| position.lease == asked.lease && position.halted.is_none())
         else {
             return;
         };
-        position.halted = true;
+        position.halted = Some(cause.clone());
         log::error!("{} stands still: {cause}", asked.partition);
         events.push(Event::Halted {
             partition: asked.partition.clone(),

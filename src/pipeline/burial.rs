@@ -162,7 +162,6 @@ impl Pipeline {
             };
             // A right can be given and a limit raised while we wait. That holds up this partition
             // and no other.
-            task.enter(Doing::Refused);
             if burial.pauses.tries() == 0 {
                 log::error!("dead letters are not accepted: {refusal}; the record waits");
             }

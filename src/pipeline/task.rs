@@ -20,8 +20,6 @@ pub enum Doing {
     Waiting,
     /// Waits for the dead-letter topic, without a deadline.
     Burying,
-    /// The dead-letter topic takes records, but not this one.
-    Refused,
 }
 
 /// One record's task. The loop can call it off; the task says what it is doing.

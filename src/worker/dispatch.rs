@@ -57,7 +57,7 @@ impl Worker {
     /// settles on the way what is not for us.
     fn choose(&mut self, room: usize) -> Vec<Chosen> {
         // What is on its way to the dead letters cannot end the process.
-        let in_work = |f: &&InFlight| !matches!(f.task.doing(), Doing::Burying | Doing::Refused);
+        let in_work = |f: &&InFlight| f.task.doing() != Doing::Burying;
         let mut running = self.in_flight.values().filter(in_work).count();
         if self.crashes.one_is_alone() {
             return Vec::new();
@@ -177,6 +177,7 @@ impl Worker {
             since: Instant::now(),
             condemned,
             burial: None,
+            outdated: false,
         };
         self.in_flight.insert(number, in_flight);
         let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());

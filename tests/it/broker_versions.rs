@@ -96,9 +96,13 @@ fn k20_a_codec_that_the_broker_does_not_give_out_is_named() {
         .error(UNSUPPORTED_COMPRESSION_TYPE);
     let worker = stage.worker("");
     worker.line("stands still");
-    let (status, body) = get(&endpoint(&worker), "/readyz");
+    let endpoint = endpoint(&worker);
+    broker.wait("it is said", |_| {
+        get(&endpoint, "/readyz").1.contains("input_topic")
+    });
+    let (status, body) = get(&endpoint, "/readyz");
     assert_eq!(status, 503);
-    for words in ["input_topic", &stage.incoming, "zstd", "2.1"] {
+    for words in [&stage.incoming, "zstd", "2.1"] {
         assert!(body.contains(words), "no {words:?} in {body}");
     }
     assert_eq!(broker.ends(&stage.outgoing, 0).1, 0, "nothing is made up");

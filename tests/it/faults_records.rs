@@ -207,6 +207,111 @@ fn k15_a_topic_that_was_made_anew_is_read_from_its_beginning() {
     }
 }
 
+/// Nobody has written to it yet, and what is committed is of the former topic: whoever comes next
+/// must not go on there once there are more records.
+#[test]
+fn k15_the_start_of_a_topic_that_was_made_anew_is_committed_before_its_records() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 1);
+    let worker = stage.worker_with("", &[("consumer.metadata_max_age", "1s")]);
+    stage.spread(&broker, "/archive", 0..4);
+    broker.wait("the first", |b| stage.committed(b) == 4);
+    broker.delete_topic(&stage.incoming);
+    broker.create_topic(&stage.incoming, 1);
+    broker.wait("its start", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(0)
+    });
+    worker.signal(Signal::KILL);
+    worker.finish();
+    stage.spread(&broker, "/archive", 4..24);
+    let _next = stage.worker("");
+    broker.wait("all of it", |b| stage.committed(b) == 20);
+    stage.ledger(&broker).check(0..24, 0);
+}
+
+/// What was in work when its topic was made anew comes to its end, a dead letter that waits
+/// included.
+#[test]
+fn k15_k21_a_dead_letter_that_waits_outlasts_its_topic() {
+    let broker = Broker::start();
+    let stage = scripted(&broker, 1);
+    let worker = stage.worker_with("", &[("consumer.metadata_max_age", "1s")]);
+    let endpoint = endpoint(&worker);
+    let produce = broker.on(ApiKey::Produce).topic(&stage.dead_letters);
+    let refusals = produce.always().error(29);
+    let bad = NewRecord::value("{\"request_id\":\"b-0\"}");
+    broker.append(&stage.incoming, 0, [bad]);
+    broker.wait("its partition pauses", |_| {
+        metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    broker.delete_topic(&stage.incoming);
+    broker.create_topic(&stage.incoming, 1);
+    broker.wait("its start", |b| {
+        b.committed(&stage.group, &stage.incoming, 0) == Some(0)
+    });
+    stage.spread(&broker, "/archive", 0..10);
+    refusals.remove();
+    broker.wait("all of it", |b| stage.committed(b) == 10);
+    broker.wait("the dead letter", |b| {
+        stage.ledger(b).buried.get("b-0") == Some(&1)
+    });
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+    stage.ledger(&broker).check(0..10, 0);
+    assert_eq!(
+        stage.committed(&broker),
+        10,
+        "it settles nothing of the new log"
+    );
+}
+
+/// They are more than is kept in memory for later, and read again when it is their turn.
+#[test]
+fn k21_p09_large_records_behind_a_waiting_dead_letter_hold_up_no_other_partition() {
+    const LARGE: usize = 30;
+    let broker = Broker::start();
+    let stage = scripted(&broker, 2);
+    let refusals = broker
+        .on(ApiKey::Produce)
+        .topic(&stage.dead_letters)
+        .always()
+        .error(29);
+    let gate = Gate::default();
+    let held = Reply::ok(archive()).behind(&gate);
+    stage.server.script("/held", [held]);
+    stage.server.serve("/behind", archive());
+    let large = |id: usize| {
+        let mut announcement = stage.announcement(&format!("r-{id}"), "/behind");
+        announcement["more"] = " ".repeat(1 << 20).into();
+        NewRecord::value(announcement.to_string())
+    };
+    let first = [
+        NewRecord::value("{\"request_id\":\"b-0\"}"),
+        stage.record("r-0", "/held"),
+    ];
+    // One batch, which is fetched as a whole however much it inflates to.
+    let batch = Batch::of(first.into_iter().chain((1..=LARGE).map(large)));
+    broker.append_batch(&stage.incoming, 0, &batch.codec(Codec::Gzip));
+    let worker = stage.worker("[worker]\nthreads = 2\nmax_in_flight = 2\n");
+    let endpoint = endpoint(&worker);
+    broker.wait("its partition pauses", |_| {
+        stage.server.requests("/held") == 1
+            && metric(&endpoint, "ccx_consumer_paused_partitions") == Some(1.0)
+    });
+    gate.open();
+    broker.append(&stage.incoming, 1, stage.records(100..120));
+    broker.wait("the other partition", |b| {
+        b.committed(&stage.group, &stage.incoming, 1) == Some(20)
+    });
+    assert_eq!(stage.server.requests("/behind"), 0);
+    refusals.remove();
+    broker.wait("all of it", |b| stage.committed(b) == LARGE + 2 + 20);
+    let ledger = stage.ledger(&broker);
+    assert_eq!(ledger.buried.get("b-0"), Some(&1));
+    assert_eq!(ledger.published.len(), LARGE + 1 + 20);
+    assert_eq!(ledger.duplicates(), 0);
+}
+
 #[test]
 fn k21_dead_letters_wait_for_a_topic_that_is_missing_forbidden_or_without_leader() {
     for trouble in ["missing", "forbidden", "no leader"] {
@@ -475,9 +580,20 @@ fn m21_a_broken_batch_pauses_its_partition_and_says_where() {
     // The others go on.
     broker.append(&stage.incoming, 5, stage.records(60..80));
     broker.wait("the whole partition", |b| stage.committed(b) == 80);
+    // Nothing has changed after a rebalance that leaves all as it was.
+    let rebalances = metric(&endpoint, "ccx_consumer_rebalances_total");
+    broker.rebalance(&stage.group);
+    broker.wait("another assignment", |_| {
+        metric(&endpoint, "ccx_consumer_rebalances_total") > rebalances
+    });
+    broker.append(&stage.incoming, 5, stage.records(80..90));
+    broker.wait("it goes on", |b| stage.committed(b) == 90);
+    broker.wait("it is still said", |_| {
+        get(&endpoint, "/readyz").1.contains("stands still")
+    });
     let ledger = stage.ledger(&broker);
-    ledger.check(0..80, 0);
-    assert_eq!(ledger.published.len(), 80, "nothing behind a broken batch");
+    ledger.check(0..90, 0);
+    assert_eq!(ledger.published.len(), 90, "nothing behind a broken batch");
 }
 
 #[test]

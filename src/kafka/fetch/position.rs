@@ -29,8 +29,8 @@ pub(super) struct Position {
     pub(super) lease: Lease,
     pub(super) place: Place,
     pub(super) paused: bool,
-    /// Stands still for good.
-    pub(super) halted: bool,
+    /// Why it stands still for good.
+    pub(super) halted: Option<String>,
     /// A batch at this offset was broken once.
     pub(super) suspect: Option<i64>,
     pub(super) high_watermark: Option<i64>,
@@ -52,7 +52,7 @@ impl Position {
             lease,
             place: Place::Committed,
             paused: false,
-            halted: false,
+            halted: None,
             suspect: None,
             high_watermark: None,
             not_before: None,
@@ -65,7 +65,7 @@ impl Position {
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.halted && self.not_before.is_none_or(|at| now >= at)
+        self.halted.is_none() && self.not_before.is_none_or(|at| now >= at)
     }
 
     pub(super) fn back_off(&mut self, now: Instant) {
