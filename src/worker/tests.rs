@@ -7,6 +7,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+use super::admission::{OPEN_LIMIT, WAITING_BYTES};
 use super::*;
 use crate::backoff::sleep_unless;
 use crate::config::{Config, Env, File};
