@@ -99,6 +99,7 @@ def messages():
         "metadata": {"custom_metadata": {"gathering_time": "2021-07-13 07:16:44+02:00"}}}
     put("ingress", "whole", b"\0" + json.dumps(message).encode())
     put("ingress", "list", b"\0[1, -2.5e3, \"\\u00e4\\ud83d\\ude00\", null, true, {}]")
+    put("ingress", "found-list-beyond-doubles", b"\0[1e999, \"\\ud800\"]")
     put("ingress", "deep", b"\0" + b"[" * 130)
     put("ingress", "identity", b"\1" + json.dumps(identity).encode())
     put("ingress", "number", b"\1" + b'{"identity":{"internal":{"org_id":42},"account_number":-1}}')

@@ -411,7 +411,15 @@ mod tests {
 
     #[test]
     fn m03_json_but_not_an_object() {
-        for text in ["[]", "\"x\"", "1", "null", "true"] {
+        for text in [
+            "[]",
+            "\"x\"",
+            "1",
+            "null",
+            "true",
+            "[1e999]",
+            r#"["\ud800"]"#,
+        ] {
             assert_eq!(
                 parse(Some(text.as_bytes())).unwrap_err(),
                 Error::NotAnObject,

@@ -76,13 +76,14 @@ fn check(value: &[u8]) {
     let tree = serde_json::from_slice::<Value>(text);
     let is_json =
         str::from_utf8(text).is_ok() && serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    let is_object = is_json && text.trim_ascii_start().starts_with(b"{");
     match parsed {
         Ok(ingress) => {
             let shown = format!("{:?} {}", ingress.url, ingress.url);
             assert_eq!(shown, "SignedUrl(***) ***");
             assert!(ingress.timestamp.len() >= 20 && ingress.timestamp.contains('T'));
             // What is accepted is an object, and the needed fields are those that JSON has.
-            assert!(is_json, "accepted");
+            assert!(is_object, "accepted");
             let Ok(value) = tree else { return };
             assert_eq!(value["url"].as_str(), Some(ingress.url.reveal()));
             assert_eq!(
@@ -98,8 +99,8 @@ fn check(value: &[u8]) {
             match error {
                 Error::Empty { null } => assert!(value.is_empty() && !null),
                 Error::Json { .. } => assert!(tree.is_err()),
-                Error::NotAnObject => assert!(is_json && tree.is_ok_and(|tree| !tree.is_object())),
-                _ => assert!(is_json && tree.map_or(true, |tree| tree.is_object())),
+                Error::NotAnObject => assert!(is_json && !is_object),
+                _ => assert!(is_object),
             }
         }
     }
