@@ -23,10 +23,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kafka_protocol::messages::HeartbeatRequest;
 
 use super::assignor::{self, Shares, Strategy, Subscriber};
@@ -36,6 +35,16 @@ use crate::backoff::Backoff;
 use crate::error::chain;
 use crate::outage::Outage;
 
+mod refusal;
+mod shared;
+mod terms;
+
+pub(super) use shared::Shared;
+pub use terms::Phase;
+pub(super) use terms::{Beat, Coordinator, Failure, Identity, Joined, Notice, Step, Ticket};
+
+use refusal::final_failure;
+
 /// A sync refused this often in a row means that the group is wedged on an old member of ours.
 const MAX_REFUSED_SYNCS: u32 = 10;
 /// Refusals to let us in that are part of a rebalance; one more is worth a word.
@@ -44,149 +53,6 @@ const USUAL_REFUSALS: u32 = 2;
 const MOMENT: Duration = Duration::from_millis(100);
 /// Longest pause before a member joins again that was in the group for no time at all.
 const MAX_REJOIN_PAUSE: Duration = Duration::from_secs(5);
-
-/// What the coordinator knows us by. It checks both with every heartbeat and commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) generation: i32,
-    pub(super) member_id: Arc<str>,
-}
-
-/// The broker that manages the group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Coordinator {
-    /// `HOST:PORT` as the cluster advertises it.
-    pub(super) name: Arc<str>,
-    /// Where the poll thread reached it, so that the heartbeat thread needs no name server.
-    pub(super) address: SocketAddr,
-}
-
-/// Names one question to the coordinator; its answer counts only while it is the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
-
-/// What the poll thread has to do next.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
-    /// Find the coordinator and connect to it.
-    Find,
-    /// Send JoinGroup with this member id, which is empty for a newcomer.
-    Join { ticket: Ticket, member_id: Arc<str> },
-    /// We lead: look up the partitions of all these topics and hand in a plan.
-    Plan {
-        ticket: Ticket,
-        strategy: Strategy,
-        members: Vec<Subscriber>,
-    },
-    /// Send SyncGroup; the shares are empty unless we lead.
-    Sync {
-        ticket: Ticket,
-        identity: Identity,
-        shares: Shares,
-    },
-    /// An answer is outstanding.
-    Await,
-    /// Back off.
-    Pause(Instant),
-    /// Member of the group: fetch (or, draining, do not) and commit.
-    Run,
-    /// Joining leads nowhere: drop what is outstanding and leave as this member.
-    Abandon { member_id: Arc<str> },
-    /// It is over.
-    Stop(Fatal),
-}
-
-/// What the heartbeat thread has to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Beat {
-    /// Nothing before this time.
-    Wait(Instant),
-    /// Nothing before something changes.
-    Idle,
-    /// Send a heartbeat.
-    Send {
-        identity: Identity,
-        coordinator: Coordinator,
-    },
-    /// The poll thread has stalled and the membership is given up: send LeaveGroup.
-    Leave {
-        member_id: Arc<str>,
-        coordinator: Coordinator,
-    },
-    /// The member has left; the thread may end.
-    End,
-}
-
-/// What the owner of the consumer must be told, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// The complete new assignment.
-    Assigned {
-        generation: i32,
-        partitions: Vec<Assigned>,
-    },
-    /// The group rebalances: finish by then.
-    Revoking { deadline: Instant },
-    /// All leases are dead.
-    Lost,
-}
-
-/// How a question failed.
-#[derive(Debug, Clone)]
-pub(super) enum Failure {
-    /// The coordinator answered with an error.
-    Code(Code),
-    /// No usable answer; the connection is gone.
-    Connection(Error),
-}
-
-/// A JoinGroup answer without error.
-#[derive(Debug, Clone)]
-pub(super) struct Joined {
-    pub(super) identity: Identity,
-    /// Name of the chosen strategy.
-    pub(super) protocol: String,
-    pub(super) leads: bool,
-    /// All members, when we lead: member id, static id, subscription.
-    pub(super) members: Vec<(String, Option<String>, Bytes)>,
-}
-
-impl Joined {
-    /// The chosen strategy, or what cannot be true of the answer. A generation below 0 is that of
-    /// somebody outside of every group, whose commits nothing fences.
-    fn check(&self) -> Result<Strategy, String> {
-        let strategy = Strategy::from_name(&self.protocol);
-        let strategy = strategy
-            .ok_or_else(|| format!("assignor {:?}, which we do not offer", self.protocol))?;
-        let Identity {
-            generation,
-            member_id,
-        } = &self.identity;
-        if *generation < 0 {
-            return Err(format!("generation {generation}"));
-        }
-        if member_id.is_empty() {
-            return Err("no member id".into());
-        }
-        if self.leads && !self.members.iter().any(|(id, ..)| **id == **member_id) {
-            return Err(format!("we lead, and {member_id} is no member"));
-        }
-        Ok(strategy)
-    }
-}
-
-/// Where a member stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// On the way into the group; owns nothing to fetch.
-    Joining,
-    /// In the group with a valid assignment, maybe an empty one.
-    Stable,
-    /// In the group, which rebalances: work is finished, nothing is fetched.
-    Draining,
-    /// Has left, or may not be a member.
-    Stopped,
-}
 
 #[derive(Debug, Clone)]
 enum State {
@@ -970,52 +836,6 @@ impl Group {
     }
 }
 
-/// What no retry can mend.
-fn final_failure(api: &'static str, group: &str, failure: &Failure) -> Option<Fatal> {
-    let code = match failure {
-        Failure::Code(code) => *code,
-        Failure::Connection(Error::Refused { code, .. }) => *code,
-        Failure::Connection(error) => return Fatal::of(error),
-    };
-    let (kind, why) = match code {
-        Code::FencedInstanceId => (
-            FatalKind::Fenced,
-            "another member uses the same static id".to_string(),
-        ),
-        Code::GroupAuthorizationFailed => (
-            FatalKind::NotAuthorised,
-            "no permission to read in this group".into(),
-        ),
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            (FatalKind::NotAuthorised, code.to_string())
-        }
-        Code::InconsistentGroupProtocol => (
-            FatalKind::Configuration,
-            format!(
-                "its members share no assignor with us; ours are {}",
-                Strategy::OFFERED.map(Strategy::name).join(", ")
-            ),
-        ),
-        Code::InvalidGroupId => (FatalKind::Configuration, "the group id is invalid".into()),
-        Code::InvalidSessionTimeout => (
-            FatalKind::Configuration,
-            "the session timeout is outside the broker's bounds \
-             (group.min.session.timeout.ms, group.max.session.timeout.ms)"
-                .into(),
-        ),
-        Code::GroupMaxSizeReached => (FatalKind::Configuration, "the group is full".into()),
-        Code::UnsupportedVersion => (
-            FatalKind::Configuration,
-            "the broker does not speak our version of the request".into(),
-        ),
-        _ => return None,
-    };
-    Some(Fatal::new(
-        kind,
-        format!("{api} of group {group}: {why} ({})", code.code()),
-    ))
-}
-
 /// Partitions in a log line.
 fn list<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
     let names: Vec<String> = partitions.map(ToString::to_string).collect();
@@ -1023,50 +843,6 @@ fn list<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
         "no partition".into()
     } else {
         names.join(" ")
-    }
-}
-
-/// The member as both threads hold it.
-#[derive(Debug)]
-pub(super) struct Shared {
-    group: Mutex<Group>,
-    changed: Condvar,
-}
-
-impl Shared {
-    pub(super) fn new(group: Group) -> Arc<Self> {
-        Arc::new(Self {
-            group: Mutex::new(group),
-            changed: Condvar::new(),
-        })
-    }
-
-    /// The member. Never hold it over I/O. The guard must go before the other thread is to see
-    /// what changed: [`Shared::wake`].
-    pub(super) fn lock(&self) -> MutexGuard<'_, Group> {
-        // A panic under the lock ends its thread, which is noticed and fatal on its own.
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the heartbeat thread look again.
-    pub(super) fn wake(&self) {
-        self.changed.notify_all();
-    }
-
-    /// Gives the lock back until something changes or `until`.
-    pub(super) fn wait<'a>(
-        &self,
-        guard: MutexGuard<'a, Group>,
-        until: Option<Instant>,
-    ) -> MutexGuard<'a, Group> {
-        // A bound even without a time: a missed wake costs one look more, not the membership.
-        let pause = until.map_or(Duration::from_secs(1), |until| {
-            until.saturating_duration_since(Instant::now())
-        });
-        self.changed
-            .wait_timeout(guard, pause)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
     }
 }
 

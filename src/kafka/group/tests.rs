@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use proptest::prelude::{Just, Strategy as _, prop_assert, prop_oneof, proptest};
 
 use super::*;
