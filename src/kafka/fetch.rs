@@ -6,24 +6,23 @@
 //! an answer under a former lease or position, or for a paused partition, moves nothing.
 
 mod position;
+mod unpack;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::fetch_response::{AbortedTransaction, PartitionData};
+use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::options::{ConsumerOptions, IsolationLevel, OffsetReset, OnCorruptBatch};
-use super::records::{Batch, Batches, Fault, Marker, RawRecord};
+use super::records::{Batches, Fault};
 use super::stats::Stats;
-use super::{
-    Assigned, Code, Event, Fatal, FatalKind, Header, Lease, Record, SkipCause, TopicPartition,
-};
+use super::{Assigned, Code, Event, Fatal, FatalKind, Lease, SkipCause, TopicPartition};
 use position::Position;
+use unpack::{Aborted, record, unpack};
 
 pub(super) use position::Place;
 
@@ -751,80 +750,6 @@ impl Fetcher {
             partition: asked.partition.clone(),
             cause,
         });
-    }
-}
-
-/// Which batches belong to aborted transactions, while an answer is read in order.
-///
-/// A broker filters nothing: it lists the transactions that were aborted, each with its first
-/// offset, and the end of one is its marker in the log.
-struct Aborted {
-    upcoming: VecDeque<AbortedTransaction>,
-    open: HashSet<i64>,
-}
-
-impl Aborted {
-    fn new(mut transactions: Vec<AbortedTransaction>) -> Self {
-        transactions.sort_by_key(|transaction| transaction.first_offset);
-        Self {
-            upcoming: transactions.into(),
-            open: HashSet::new(),
-        }
-    }
-
-    /// Whether readers get the records of the next batch.
-    fn wants(&mut self, batch: &Batch) -> bool {
-        while let Some(begun) = self
-            .upcoming
-            .pop_front_if(|begun| begun.first_offset < batch.next)
-        {
-            self.open.insert(begun.producer_id.0);
-        }
-        if batch.is_control() {
-            // An unreadable marker ends it, too: what comes behind must not be lost.
-            if !matches!(batch.marker(), Ok(Marker::Other)) {
-                self.open.remove(&batch.producer_id);
-            }
-            return false;
-        }
-        !(batch.is_transactional() && self.open.contains(&batch.producer_id))
-    }
-}
-
-/// The records of a batch that readers get, counted against the budget.
-fn unpack(
-    batch: &Batch,
-    aborted: &mut Aborted,
-    budget: &mut usize,
-) -> Result<Vec<RawRecord>, Fault> {
-    if !aborted.wants(batch) {
-        return Ok(Vec::new());
-    }
-    let records = batch.records()?;
-    let size: usize = records
-        .iter()
-        .map(|raw| {
-            let part = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-            let headers = raw
-                .headers
-                .iter()
-                .map(|header| size_of::<Header>() + header.name.len() + part(&header.value));
-            size_of::<Record>() + part(&raw.key) + part(&raw.value) + headers.sum::<usize>()
-        })
-        .sum();
-    *budget = budget.saturating_sub(size);
-    Ok(records)
-}
-
-fn record(asked: &Asked, lease: &Lease, raw: RawRecord) -> Record {
-    Record {
-        partition: asked.partition.clone(),
-        offset: raw.offset,
-        timestamp: raw.timestamp,
-        key: raw.key,
-        value: raw.value,
-        headers: raw.headers,
-        lease: lease.clone(),
     }
 }
 

@@ -1,9 +1,10 @@
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ProducerId;
-use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
+use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse};
 use proptest::prelude::{prop_assert_eq, proptest};
 
 use super::*;
+use crate::kafka::Record;
 use crate::kafka::options::Compression;
 use crate::kafka::records::{Draft, Origin, encode};
 
