@@ -157,8 +157,12 @@ impl<In: Transport> Transport for TlsTransport<In> {
         Ok(amount > 0)
     }
 
+    /// The client looks for bytes behind an answer in our buffer and, by this, on the socket. Those
+    /// that have left the socket and are not decrypted, or not handed on, lie between the two.
     fn is_open(&mut self) -> bool {
-        self.stream.get_mut().get_mut().is_open()
+        let all_handed_on = self.stream.conn.wants_read();
+        let socket = self.stream.get_mut().get_mut();
+        all_handed_on && socket.buffers().input().is_empty() && socket.is_open()
     }
 
     fn is_tls(&self) -> bool {

@@ -1297,6 +1297,29 @@ fn u25_bytes_behind_an_answer_are_not_the_next_one() {
     }
 }
 
+/// Over TLS such bytes may have left the socket and still be encrypted.
+#[test]
+fn u25_bytes_behind_an_answer_are_not_the_next_one_over_tls_either() {
+    let trusted = Trusted::new();
+    let server = ArchiveServer::start_tls(trusted.authority.server(NAME));
+    server.serve("/private/b", "innocent");
+    let evil = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n{:3000}",
+        "evil"
+    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 16342\r\n\r\n";
+    // The first record of TLS ends with the body.
+    let answer = format!("{head}{:16342}", "archive");
+    assert_eq!(answer.len(), 16 * 1024);
+    server.script("/private/a", [Reply::raw(answer + &evil)]);
+    let client = trusted.client();
+    let download = client.fetch(&server.url_of(NAME, "/private/a")).unwrap();
+    assert!(bytes_of(download).starts_with(b"archive "));
+    let next = client.fetch(&server.url_of(NAME, "/private/b")).unwrap();
+    let next = String::from_utf8(bytes_of(next)).unwrap();
+    assert_eq!(next.trim_end(), "innocent");
+}
+
 #[test]
 fn u25_a_stale_connection_is_no_failure() {
     let server = ArchiveServer::start();
