@@ -290,9 +290,10 @@ impl Task<'_> {
         let mut attempts = 0;
         let mut not_found = 0;
         let mut reconnected = false;
+        let mut fresh = false;
         loop {
             attempts += 1;
-            let mut outcome = self.attempt(false);
+            let mut outcome = self.attempt(fresh);
             // A server may close an idle connection just as a request is written to it. That is
             // no failure, so it is tried once more without a pause, on a fresh connection.
             if let Err(Failed {
@@ -326,6 +327,8 @@ impl Task<'_> {
                     attempts,
                 });
             }
+            // Whatever ended this connection may have ended the idle ones too.
+            fresh = !failed.error.is_answer();
             on_retry(&failed.error);
             if !sleep_unless(pause, || (self.cancelled)()) {
                 return Err(Failure {

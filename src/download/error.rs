@@ -269,6 +269,11 @@ impl Error {
         matches!(self, Self::Cancelled)
     }
 
+    /// Whether the server has said it, on a connection that does its work.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Status { .. } | Self::NotFound { .. })
+    }
+
     pub(super) fn retry(&self) -> Retry {
         match self {
             Self::Refused(_)

@@ -16,7 +16,7 @@ use ccx_data_pipeline::signed_url::SignedUrl;
 use ccx_data_pipeline::tls;
 use tempfile::TempDir;
 
-use crate::support::archive_server::{ArchiveServer, Reply};
+use crate::support::archive_server::{ArchiveServer, Gate, Reply};
 use crate::support::authority::Authority;
 use crate::support::child::{is_child, limit_descriptors, take_descriptors};
 
@@ -1340,6 +1340,32 @@ fn u25_a_stale_connection_is_no_failure() {
     });
     assert_eq!(client.fetch(&server.url("/private/a")).unwrap().attempts, 1);
     assert_eq!(client.retries(), 0);
+}
+
+/// A router that forgets its connections tells neither side.
+#[test]
+fn u25_a_second_attempt_takes_no_idle_connection() {
+    let server = ArchiveServer::start();
+    let client = Client::new(Options {
+        response_timeout: Duration::from_secs(2),
+        ..options()
+    });
+    let gate = Gate::default();
+    server.script(
+        "/private/a",
+        [Reply::ok("archive").behind(&gate).then_deaf()],
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| client.fetch(&server.url("/private/a")).unwrap());
+        }
+        wait_until("asked twice", || server.requests("/private/a") == 2);
+        gate.open();
+    });
+    assert_eq!((server.connections(), client.retries()), (2, 0));
+    server.serve("/private/b", "archive");
+    let download = client.fetch(&server.url("/private/b")).unwrap();
+    assert_eq!((download.attempts, server.connections()), (2, 3));
 }
 
 #[test]

@@ -43,6 +43,8 @@ enum End {
     Reset,
     /// Looks alive, and is closed when the next request arrives.
     Stale,
+    /// Looks alive, and never answers again.
+    Deaf,
 }
 
 /// Holds replies back until a test opens it.
@@ -143,6 +145,11 @@ impl Reply {
 
     pub fn then_stale(mut self) -> Self {
         self.end = End::Stale;
+        self
+    }
+
+    pub fn then_deaf(mut self) -> Self {
+        self.end = End::Deaf;
         self
     }
 }
@@ -333,6 +340,11 @@ fn converse(mut stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
             End::Stale => {
                 read_last(&mut stream)?;
                 stale = true;
+            }
+            End::Deaf => {
+                read_last(&mut stream)?;
+                while stream.read(&mut [0; 64])? > 0 {}
+                return Ok(());
             }
         }
     }
