@@ -368,6 +368,13 @@ impl Task<'_> {
                 let kind = value.split(';').next().unwrap_or_default().trim_end();
                 kind.chars().filter(|c| !c.is_control()).take(100).collect()
             });
+            if !is_framing_known(&response) {
+                return Err(Error::Protocol {
+                    site: self.site(),
+                    what: "its transfer coding is none that was asked for",
+                }
+                .into());
+            }
             let limit = self.downloader.options.max_archive_size;
             let declared = response.body().content_length();
             if let Some(declared) = declared.filter(|declared| *declared > limit) {
@@ -647,6 +654,20 @@ struct Arrived {
 
 fn header<B>(response: &http::Response<B>, name: http::HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+/// Chunks are undone by the client. Of every other coding, and of chunks where HTTP knows none, it
+/// would hand on the encoded bytes.
+fn is_framing_known<B>(response: &http::Response<B>) -> bool {
+    let codings = response.headers().get_all(http::header::TRANSFER_ENCODING);
+    let mut codings = codings.iter().map(|value| value.as_bytes());
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.eq_ignore_ascii_case(b"chunked") && response.version() == http::Version::HTTP_11
+        }
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// S3 says `Request has expired` for links and `ExpiredToken` for session tokens.

@@ -972,7 +972,8 @@ fn u22_anything_but_200_is_a_failure() {
     let server = ArchiveServer::start();
     let client = Client::new(options());
     for status in [
-        201, 202, 203, 204, 206, 226, 304, 400, 401, 402, 403, 405, 418, 451, 499, 600, 999,
+        101, 201, 202, 203, 204, 205, 206, 226, 304, 400, 401, 402, 403, 405, 418, 451, 499, 600,
+        999,
     ] {
         server.script(
             "/private/a",
@@ -1226,6 +1227,16 @@ fn u24_framings_that_contradict_or_break_off_are_no_archive() {
         chunked("\r\narchive\r\n0\r\n\r\n"),
         chunked("7\r\narchive??0\r\n\r\n"),
         chunked("7\r\narchive\r\n"),
+        // Codings that nobody has asked for, and chunks where HTTP has none.
+        ok("Transfer-Encoding: gzip\r\n\r\narchive"),
+        ok("Transfer-Encoding: gzip\r\nContent-Length: 7\r\n\r\narchive"),
+        ok("Transfer-Encoding: gzip, chunked\r\n\r\n7\r\narchive\r\n0\r\n\r\n"),
+        ok("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .then_send("7\r\narchive\r\n0\r\n\r\n"),
+        ok("Transfer-Encoding: chunked, chunked\r\n\r\n7\r\narchive\r\n0\r\n\r\n"),
+        Reply::raw("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .then_send("7\r\narchive\r\n0\r\n\r\n")
+            .then_close(),
         Reply::raw("archive").then_close(),
         Reply::raw("HTTP/2.0 200 OK\r\nContent-Length: 7\r\n\r\narchive").then_close(),
         Reply::raw("HTTP/1.1 20 OK\r\nContent-Length: 7\r\n\r\narchive").then_close(),
