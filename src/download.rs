@@ -61,6 +61,8 @@ const MAX_IDLE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 const JITTER_PERCENT: u32 = 50;
+/// What a phase of an attempt gets at least, however near the deadline is.
+const LEAST_PHASE: Duration = Duration::from_secs(1);
 /// How long a response is held while there is no room for its body.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -103,6 +105,25 @@ impl Default for Options {
             attempts: 4,
             ca_file: None,
         }
+    }
+}
+
+impl Options {
+    /// Time limits of one attempt: of lookup and connecting each, of request and response each. The
+    /// client starts the clock of one when the one before is over, so towards the deadline they
+    /// share what is left of it. No share is shorter than [`LEAST_PHASE`], or nothing would ever
+    /// arrive in the last moments.
+    fn phases(&self, left: Duration) -> (Duration, Duration) {
+        let all = self.connect_timeout.saturating_add(self.response_timeout);
+        let all = all.saturating_mul(2);
+        let share = |limit: Duration| {
+            if all <= left {
+                return limit;
+            }
+            let share = limit.mul_f64(left.as_secs_f64() / all.as_secs_f64());
+            share.max(LEAST_PHASE).min(limit).min(left)
+        };
+        (share(self.connect_timeout), share(self.response_timeout))
     }
 }
 
@@ -416,20 +437,19 @@ impl Task<'_> {
         }
     }
 
-    /// Sends the request and waits for the head of the response. Each phase gets at most what is
-    /// left of the deadline.
+    /// Sends the request and waits for the head of the response.
     fn request(&self, fresh: bool) -> Result<http::Response<ureq::Body>, ureq::Error> {
         let options = &self.downloader.options;
-        let left = self.left();
+        let (connect, respond) = options.phases(self.left());
         let request = http::Request::get(self.target.uri.clone()).body(())?;
         let mut configured = self
             .downloader
             .agent
             .configure_request(request)
-            .timeout_resolve(Some(options.connect_timeout.min(left)))
-            .timeout_connect(Some(options.connect_timeout.min(left)))
-            .timeout_send_request(Some(options.response_timeout.min(left)))
-            .timeout_recv_response(Some(options.response_timeout.min(left)))
+            .timeout_resolve(Some(connect))
+            .timeout_connect(Some(connect))
+            .timeout_send_request(Some(respond))
+            .timeout_recv_response(Some(respond))
             // Never reached: it marks the reads of a body, which the guard cuts into slices.
             .timeout_recv_body(Some(options.deadline + WINDOW));
         if fresh {
@@ -675,4 +695,30 @@ fn mentions_expiry(body: &[u8]) -> bool {
     String::from_utf8_lossy(body)
         .to_ascii_lowercase()
         .contains("expired")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u14_the_phases_of_an_attempt_end_with_the_deadline() {
+        let secs = Duration::from_secs;
+        let sum = |(connect, respond): (Duration, Duration)| 2 * (connect + respond);
+        let mut options = Options::default();
+        let configured = (options.connect_timeout, options.response_timeout);
+        assert_eq!(options.phases(secs(30)), configured);
+        assert_eq!(
+            options.phases(secs(15)),
+            (configured.0 / 2, configured.1 / 2)
+        );
+        assert_eq!(options.phases(secs(6)), (secs(1), secs(2)));
+        assert_eq!(options.phases(secs(1)), (secs(1), secs(1)));
+        options.response_timeout = secs(600);
+        for left in [secs(7), secs(120), secs(1200)] {
+            assert!(sum(options.phases(left)) <= left + 2 * LEAST_PHASE);
+        }
+        options.connect_timeout = Duration::from_millis(200);
+        assert_eq!(options.phases(secs(1)).0, options.connect_timeout);
+    }
 }
