@@ -199,7 +199,8 @@ fn text<'a>(message: &'a Kept, field: &'static str) -> Result<&'a str, Error> {
         None => "missing",
         Some(Kept::Null) => "null",
         Some(Kept::Flag) => "a boolean",
-        Some(Kept::Number(_)) => "a number",
+        Some(Kept::Number(_) | Kept::HugeNumber) => "a number",
+        Some(Kept::BrokenText) => "a string with half of a surrogate pair",
         Some(Kept::List) => "a list",
         Some(Kept::Object(_)) => "an object",
     };
@@ -262,6 +263,7 @@ fn org_id(value: Option<&Kept>) -> Result<u32, Error> {
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
             .ok_or(Error::OrgId),
+        Some(Kept::HugeNumber | Kept::BrokenText) => Err(Error::OrgId),
         // An integer beyond 64 bits comes as a float.
         Some(Kept::Number(n)) if n.as_f64().is_some_and(|n| n.abs() > MOST) => Err(Error::OrgId),
         Some(_) => Err(Error::Identity(
@@ -593,6 +595,41 @@ mod tests {
             Reason::MessageJson
         );
         assert!(parse_json(&with("metadata", json!({"x": "y".repeat(1 << 20)}))).is_ok());
+    }
+
+    /// JSON can write texts and numbers that we cannot hold. They are of another type, no more.
+    #[test]
+    fn m04_m06_m07_m08_what_cannot_be_held_is_of_another_type() {
+        const HERE: &str = "\"here\"";
+        for (odd, found) in [
+            (r#""\ud83d""#, "a string with half of a surrogate pair"),
+            ("1e999", "a number"),
+        ] {
+            let read = |field| {
+                let message = with(field, json!("here")).to_string();
+                parse(Some(message.replace(HERE, odd).as_bytes()))
+            };
+            for field in ["url", "b64_identity", "timestamp"] {
+                assert_eq!(read(field).unwrap_err(), Error::Field { field, found });
+            }
+            assert_eq!(read("request_id").unwrap().request_id, None);
+            assert_eq!(read("size").unwrap().size, None);
+            assert_eq!(read("metadata").unwrap().gathering_time, None);
+            assert!(read("cluster_name").unwrap().cluster_name.is_some());
+
+            let read = |identity: Value| {
+                let identity = identity.to_string().replace(HERE, odd);
+                let identity = json!(BASE64_STANDARD.encode(identity));
+                parse_json(&with("b64_identity", identity))
+            };
+            let org = json!({"identity": {"internal": {"org_id": "here"}}});
+            assert_eq!(read(org).unwrap_err(), Error::OrgId);
+            let account =
+                json!({"identity": {"internal": {"org_id": "1"}, "account_number": "here"}});
+            let ingress = read(account).unwrap();
+            assert_eq!((ingress.account_number, ingress.odd_account), (None, true));
+        }
+        assert_eq!(parse(Some(b"1e999")).unwrap_err(), Error::NotAnObject);
     }
 
     #[test]

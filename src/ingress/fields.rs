@@ -2,14 +2,17 @@
 //!
 //! A tree of the whole document takes many times its bytes: `1,` is two of them in a list and
 //! more than seventy in memory, and a record of some KiB on the wire may inflate to tens of MiB.
-//! So what nobody asks for is read by the rules of JSON, down to the same depth, and dropped. It
-//! may hold what no text or number of ours can: half of a surrogate pair, which programs write
-//! that cut texts, or `1e999`.
+//! So what nobody asks for is read by the rules of JSON, down to the same depth, and dropped.
+//!
+//! JSON may hold what no text or number of ours can: half of a surrogate pair, which programs write
+//! that cut texts, or `1e999`. A message with it is one all the same, and a field that holds it is
+//! like one of another type.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
+use serde_json::value::RawValue;
 
 /// Levels that the parser goes down.
 const MAX_DEPTH: usize = 127;
@@ -39,7 +42,11 @@ pub(super) enum Kept {
     Null,
     Flag,
     Number(Number),
+    /// A number beyond those that a float can be.
+    HugeNumber,
     Text(String),
+    /// A text with half of a surrogate pair, which is no text in UTF-8.
+    BrokenText,
     /// Of a list nothing is kept.
     List,
     /// Of an object the wanted fields; of two with one name the last, as everywhere.
@@ -115,10 +122,19 @@ pub(super) fn read(bytes: &[u8], wanted: &'static [Wanted]) -> Result<Kept, Plac
     let text = str::from_utf8(bytes)
         .map_err(|error| Place::behind(bytes.get(..error.valid_up_to()).unwrap_or_default()))?;
     check_passed_over(text)?;
-    let mut parser = serde_json::Deserializer::from_str(text);
-    let kept = Keep(wanted).deserialize(&mut parser)?;
-    parser.end()?;
-    Ok(kept)
+    let value = serde_json::from_str::<&RawValue>(text)?;
+    Ok(keep(value, wanted))
+}
+
+/// What is kept of a value that is known to be JSON. So it is only for itself, and not for what
+/// lies below, that it cannot be read.
+fn keep(value: &RawValue, wanted: &'static [Wanted]) -> Kept {
+    let value = value.get();
+    let kept = Keep(wanted).deserialize(&mut serde_json::Deserializer::from_str(value));
+    kept.unwrap_or(match value.starts_with('"') {
+        true => Kept::BrokenText,
+        false => Kept::HugeNumber,
+    })
 }
 
 /// Refuses what the parser does not look for in what it passes over: too many levels, and control
@@ -199,7 +215,7 @@ impl<'de> Visitor<'de> for Keep {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            let kept = map.next_value_seed(Keep(field.below))?;
+            let kept = keep(map.next_value()?, field.below);
             fields.retain(|(name, _)| *name != field.name);
             fields.push((field.name, kept));
         }
@@ -248,7 +264,7 @@ mod tests {
     ];
 
     /// What is to be kept of a whole tree.
-    fn keep(value: &Value, wanted: &'static [Wanted]) -> Kept {
+    fn kept_of(value: &Value, wanted: &'static [Wanted]) -> Kept {
         match value {
             Value::Null => Kept::Null,
             Value::Bool(_) => Kept::Flag,
@@ -258,7 +274,7 @@ mod tests {
             Value::Object(fields) => {
                 let kept = wanted.iter().filter_map(|wanted| {
                     let value = fields.get(wanted.name)?;
-                    Some((wanted.name, keep(value, wanted.below)))
+                    Some((wanted.name, kept_of(value, wanted.below)))
                 });
                 Kept::Object(kept.collect())
             }
@@ -281,7 +297,7 @@ mod tests {
         let whole = serde_json::from_slice::<Value>(bytes);
         let kept = read(bytes, WANTED);
         match (&whole, kept) {
-            (Ok(whole), Ok(kept)) if sorted(kept.clone()) == keep(whole, WANTED) => Ok(()),
+            (Ok(whole), Ok(kept)) if sorted(kept.clone()) == kept_of(whole, WANTED) => Ok(()),
             (Err(_), Err(_)) => Ok(()),
             (Err(whole), Ok(_)) if is_unsayable(whole) => Ok(()),
             (whole, kept) => Err(format!("{whole:?} and {kept:?}")),
@@ -347,6 +363,27 @@ mod tests {
             let text = format!(r#"{{"a":1,{unknown}}}"#);
             let kept = read(text.as_bytes(), WANTED).unwrap();
             assert_eq!(kept.get("a").and_then(Kept::as_u64), Some(1), "{text}");
+        }
+    }
+
+    #[test]
+    fn m04_what_somebody_asks_for_may_be_no_value_of_ours_either() {
+        for (text, kept) in [
+            ("1e999", Kept::HugeNumber),
+            ("-1e999", Kept::HugeNumber),
+            (&"9".repeat(400), Kept::HugeNumber),
+            (r#""cut \ud83d""#, Kept::BrokenText),
+            (r#""\udc00\ud800""#, Kept::BrokenText),
+        ] {
+            assert_eq!(read(text.as_bytes(), WANTED).as_ref(), Ok(&kept));
+            let message = format!(r#"{{"b":{{"b":{{"a":{text}}},"a":{text}}},"a":1}}"#);
+            let message = read(message.as_bytes(), WANTED).unwrap();
+            assert_eq!(message.at(&["b", "b", "a"]), Some(&kept), "{text}");
+            assert_eq!(message.at(&["b", "a"]), Some(&kept), "{text}");
+            assert_eq!(message.get("a").and_then(Kept::as_u64), Some(1), "{text}");
+        }
+        for broken in [r#"{"a":"\ud80"}"#, r#"{"a":1e}"#, r#"{"a":"\ud800}"#] {
+            assert!(read(broken.as_bytes(), WANTED).is_err(), "{broken}");
         }
     }
 
