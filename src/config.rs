@@ -191,6 +191,7 @@ impl Config {
         let worker = worker(&settings.worker, cores);
         check::in_flight(&settings.worker, worker, &mut reader);
 
+        let unset: Vec<String> = reader.unset().map(|(_, sentence)| sentence).collect();
         let Reader {
             mut problems,
             shown,
@@ -202,6 +203,10 @@ impl Config {
         }
         let mut config = Self::build(settings, files, worker, env);
         notes.extend(config.remarks(env));
+        notes.extend(unset.into_iter().map(|text| Note {
+            level: Level::Warn,
+            text,
+        }));
         config.notes = notes;
         config.file = problems.file;
         config.shown = shown;

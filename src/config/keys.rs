@@ -150,7 +150,7 @@ settings! {
         /// Time between two heartbeats, at most a third of session_timeout.
         heartbeat_interval: Duration = secs(3), time(Duration::from_millis(10), KAFKA_MAX);
         /// How long a rebalance waits for each member; at least 15s and two heartbeats.
-        rebalance_timeout: Duration = secs(60), time(secs(1), KAFKA_MAX);
+        rebalance_timeout: Duration = secs(60), time(Duration::from_millis(1), KAFKA_MAX);
         /// Where to start without a usable committed offset: earliest or latest.
         auto_offset_reset: OffsetReset = OffsetReset::Earliest, Word {
             words: &[("earliest", OffsetReset::Earliest), ("latest", OffsetReset::Latest)],
@@ -246,7 +246,7 @@ settings! {
         /// Topic, on the consumer's brokers, for records that fail; empty: they are logged, counted and skipped.
         topic: Option<String> = None, Optional(TOPIC),
             env(topic_env = "CDP_DEAD_LETTER_QUEUE_TOPIC");
-        /// Share of failures among the last 200 records, from 50 on, at which the worker stops taking records until one succeeds; or "off".
+        /// Share of failures among the last 200 records, once there are 50, at which the worker stops taking records until one succeeds; or "off".
         max_ratio: Option<f64> = Some(0.5), OrOff(Ratio);
         /// Failures in a row at which it does so; or "off".
         max_consecutive: Option<u64> = Some(20), OrOff(integer(1, u64::MAX >> 1));
@@ -315,7 +315,7 @@ settings! {
         max_in_flight_bytes: u64 = MIB * 256, size(1, MAX_SIZE);
         /// How long the work in flight may take after the first SIGTERM; Kubernetes grants 30 s.
         shutdown_timeout: Duration = secs(25), time(Duration::ZERO, YEAR);
-        /// Crashes in a row at which the record that was in work at each of them becomes a dead letter; at least 2.
+        /// Crashes in a row at which the record that was in work at each of them becomes a dead letter.
         max_crashes: u64 = 3, integer(2, 1000);
     }
     /// Metrics and health over HTTP.

@@ -24,6 +24,22 @@ pub(super) trait Kind {
 
     /// Writes TOML that is read back as the same value.
     fn write(&self, value: &Self::Value) -> String;
+
+    /// The least and the greatest value for people; nothing where they go without saying.
+    fn bounds(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Bounds in words. Zero goes without saying, and so does what nobody gets near.
+fn within<T: PartialOrd + Default>(min: T, max: T, far: T, shown: impl Fn(T) -> String) -> String {
+    if max >= far {
+        format!("At least {}.", shown(min))
+    } else if min == T::default() {
+        format!("At most {}.", shown(max))
+    } else {
+        format!("{} to {}.", shown(min), shown(max))
+    }
 }
 
 /// TOML's form of a text.
@@ -246,6 +262,11 @@ impl Kind for Integer {
     fn write(&self, value: &u64) -> String {
         value.to_string()
     }
+
+    fn bounds(&self) -> Option<String> {
+        const FAR: u64 = 1 << 32;
+        Some(within(self.min, self.max, FAR, |n| n.to_string()))
+    }
 }
 
 /// Bytes, within bounds.
@@ -282,6 +303,12 @@ impl Kind for Size {
 
     fn write(&self, value: &u64) -> String {
         quoted(&units::size_text(*value))
+    }
+
+    fn bounds(&self) -> Option<String> {
+        const FAR: u64 = 1 << 50;
+        // What every size is goes without saying.
+        (self.min > 1 || self.max < FAR).then(|| within(self.min, self.max, FAR, units::size_text))
     }
 }
 
@@ -328,6 +355,13 @@ impl Kind for Time {
     fn write(&self, value: &Duration) -> String {
         quoted(&units::time_text(*value))
     }
+
+    fn bounds(&self) -> Option<String> {
+        // What every time is goes without saying.
+        const SHORTEST: Duration = Duration::from_millis(1);
+        (self.min > SHORTEST || self.max < KAFKA_MAX)
+            .then(|| within(self.min, self.max, KAFKA_MAX, units::time_text))
+    }
 }
 
 /// A value of another kind, or `off`.
@@ -351,6 +385,10 @@ impl<K: Kind> Kind for OrOff<K> {
             Some(value) => self.0.write(value),
             None => quoted("off"),
         }
+    }
+
+    fn bounds(&self) -> Option<String> {
+        self.0.bounds()
     }
 }
 
@@ -379,6 +417,10 @@ impl Kind for Ratio {
     fn write(&self, value: &f64) -> String {
         // With a decimal point, also where there is nothing behind it: TOML tells 1 from 1.0.
         format!("{value:?}")
+    }
+
+    fn bounds(&self) -> Option<String> {
+        Some("Above 0.0, up to 1.0.".into())
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Reader<'a> {
     document: Document,
     env: &'a Env,
     pub(super) problems: Problems,
+    /// Keys whose `_env` twin was set and names a variable without a value, and that twin.
+    unset: Vec<(String, String)>,
     /// Dotted names of keys that were wrong: checks across keys leave them out.
     wrong: Vec<String>,
     pub(super) shown: Vec<Shown>,
@@ -45,6 +47,7 @@ impl<'a> Reader<'a> {
             document,
             env,
             problems,
+            unset: Vec::new(),
             wrong: Vec::new(),
             shown: Vec::new(),
         }
@@ -69,7 +72,10 @@ impl<'a> Reader<'a> {
         self.shown.push(Shown {
             section: key.section,
             name: key.name.to_owned(),
-            meaning: key.meaning.trim().to_owned(),
+            meaning: match kind.bounds() {
+                Some(bounds) => format!("{} {bounds}", key.meaning.trim()),
+                None => key.meaning.trim().to_owned(),
+            },
             value: without_userinfo(&kind.write(&value)),
             origin,
         });
@@ -153,7 +159,11 @@ impl<'a> Reader<'a> {
                 Ok(Some(text)) if !text.is_empty() => {
                     return Ok(Some((Raw::Text(text.to_owned()), origin())));
                 }
-                Ok(_) => {}
+                // The names that we give ourselves are there to be used or not.
+                Ok(_) if key.env.is_some_and(|(_, usual)| usual == name) => {}
+                Ok(_) => self
+                    .unset
+                    .extend(key.env_path().map(|twin| (path.to_owned(), twin))),
                 Err(why) => {
                     self.wrong(path, origin(), why);
                     return Err(());
@@ -249,6 +259,16 @@ impl<'a> Reader<'a> {
             message.push(')');
         }
         self.problems.push(origin, Some(path), message);
+    }
+
+    /// One sentence for each key whose value was to come from a variable that has none, behind
+    /// the name of the key. The variable's own name is not told: somebody may have written the
+    /// password there.
+    pub(super) fn unset(&self) -> impl Iterator<Item = (&str, String)> {
+        self.unset.iter().map(|(key, twin)| {
+            let sentence = format!("the variable that {twin} names has no value");
+            (key.as_str(), sentence)
+        })
     }
 
     fn origin_of(&self, path: &str) -> Option<Origin> {

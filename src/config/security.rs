@@ -76,10 +76,15 @@ fn check_section(section: &str, keys: &keys::Security, reader: &mut Reader<'_>) 
             &[&path(name), &protocol],
             format!("{name} is of use with the protocols SASL_PLAINTEXT and SASL_SSL only"),
         );
+        let unset = reader.unset().find(|(key, _)| *key == path(name));
+        let missing = match unset {
+            Some((_, why)) => format!("SASL needs a {name}; {why}"),
+            None => format!("SASL needs a {name}"),
+        };
         reader.require(
             !keys.protocol.has_sasl() || !keys.is_default(name),
             &[&path(name), &protocol],
-            format!("SASL needs a {name}"),
+            missing,
         );
     }
     reader.require(

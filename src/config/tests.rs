@@ -165,6 +165,57 @@ fn the_indirection_can_be_moved() {
 }
 
 #[test]
+fn p18_a_variable_that_a_key_names_and_that_is_not_there_is_told() {
+    let words = "the variable that consumer.group_id_env names has no value";
+    let told = |text: &str, variables: &[(&'static str, &'static str)]| {
+        let config = good(text, variables.iter().copied());
+        config.notes.iter().any(|note| note.text == words)
+    };
+    let moved = "[consumer]\ngroup_id_env = 'OTHER'";
+    assert!(told(moved, &[]));
+    assert!(told(moved, &[("OTHER", "")]));
+    assert!(!told(moved, &[("OTHER", "new")]));
+    // The names that the program gives are there to be used or not.
+    assert!(!told("", &[]));
+    assert!(!told("[consumer]\ngroup_id_env = 'CDP_GROUP_ID'", &[]));
+    assert!(!told(
+        moved,
+        &[("CCX_DATA_PIPELINE__CONSUMER__GROUP_ID", "own")]
+    ));
+
+    let lines = bad(
+        "[consumer.security]\nprotocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'\nusername = 'u'\npassword_env = 'hunter2'\n",
+        NO_VARIABLES,
+    );
+    let why = "the variable that consumer.security.password_env names has no value";
+    says(&lines, &["SASL needs a password; ", why]);
+    // Perhaps it is the password itself.
+    assert!(!lines.concat().contains("hunter2"), "{lines:#?}");
+}
+
+#[test]
+fn the_bounds_of_a_key_are_said_with_it() {
+    let file = default_file();
+    let meaning = |key: &str| {
+        let before = file.split_once(&format!("\n{key} = ")).expect(key).0;
+        before.rsplit('\n').next().expect("a comment").to_owned()
+    };
+    for (key, bounds) in [
+        ("session_timeout", ". At least 1s."),
+        ("fetch_max_wait", ". At most 60s."),
+        ("fetch_max_bytes", ". 1B to 60MiB."),
+        ("attempts", ". 1 to 1000."),
+        ("max_entries", ". At least 1."),
+        ("max_consecutive", "or \"off\". At least 1."),
+        ("port", ". At most 65535."),
+    ] {
+        let found = meaning(key);
+        assert!(found.ends_with(bounds), "{found}");
+    }
+    assert!(meaning("deadline").ends_with("together."), "any time");
+}
+
+#[test]
 fn lists_and_empty_values_from_variables() {
     let config = good(
         "[engine.rules]\nenable = ['known_a']\n",

@@ -207,7 +207,7 @@ fn p11_a_directory_that_cannot_be_written_is_refused_at_start() {
 }
 
 #[test]
-fn the_readme_names_every_key_and_its_meaning() {
+fn the_readme_has_every_key_with_default_and_meaning() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let keys = std::fs::read_to_string(root.join("config.toml")).unwrap();
@@ -219,11 +219,14 @@ fn the_readme_names_every_key_and_its_meaning() {
             meaning.clear();
         } else if let Some(comment) = line.strip_prefix("# ") {
             meaning = comment.replace('|', "\\|");
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            let row = format!("| `{section}.{key}` | ");
-            let found = readme.lines().find(|l| l.starts_with(&row));
-            let found = found.unwrap_or_else(|| panic!("{row} is missing"));
-            assert!(found.contains(&meaning), "{found}");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            // A list of several lines is too long for a table.
+            let shown = match value {
+                "[" => "see `config.toml`".to_owned(),
+                value => format!("`{value}`"),
+            };
+            let row = format!("| `{section}.{key}` | {shown} | {meaning} |");
+            assert!(readme.lines().any(|line| line == row), "{row} is missing");
         }
     }
 }
