@@ -248,7 +248,7 @@ impl Metrics {
             )?,
             retries: d.counters(
                 "ccx_retries_total",
-                "Tries behind the first one.",
+                "Attempts after the first one.",
                 "stage",
                 &RETRY_STAGES,
             )?,
@@ -454,6 +454,48 @@ mod tests {
             assert!(text.contains(series), "{series} is missing in\n{text}");
         }
         assert!(!text.contains("ccx_dead_letters_total{reason=\"too_old\"}"));
+    }
+
+    /// The row of each metric of ours in the README: name and labels, type, help.
+    fn rows() -> String {
+        let metrics = metrics();
+        metrics.count_remote_configuration(None);
+        metrics.lag.with_label_values(&["in", "0"]).set(1);
+        let families = metrics.registry.gather();
+        let ours = families
+            .iter()
+            .filter(|f| !f.name().starts_with("process_"));
+        let row = |family: &prometheus::proto::MetricFamily| {
+            let labels = family.get_metric()[0].get_label();
+            let labels: Vec<_> = labels.iter().map(|label| label.name()).collect();
+            let labels = match &*labels {
+                [] => String::new(),
+                some => format!("{{{}}}", some.join(", ")),
+            };
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            format!(
+                "| `{}{labels}` | {kind} | {} |\n",
+                family.name(),
+                family.help()
+            )
+        };
+        ours.map(row).collect()
+    }
+
+    #[test]
+    fn the_readme_has_every_metric() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let table = readme.split_once("| metric | type | meaning |\n|---|---|---|\n");
+        let table = table
+            .and_then(|(_, rest)| rest.split_once("\n\n"))
+            .unwrap()
+            .0;
+        let rows = rows();
+        assert!(
+            format!("{table}\n") == rows,
+            "the table of metrics in README.md should be:\n{rows}"
+        );
     }
 
     #[test]

@@ -205,8 +205,12 @@ fn serve(
             .inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
         metrics.render()
     };
-    let server = Server::start(address, render, Arc::clone(health))
-        .map_err(|error| format!("watchers.stats.address and port: {}", chain(&error)))?;
+    let server = Server::start(address, render, Arc::clone(health)).map_err(|error| {
+        format!(
+            "{}; watchers.stats.port names another, watchers.stats.enabled = false does without",
+            chain(&error)
+        )
+    })?;
     Ok(Some(server))
 }
 
