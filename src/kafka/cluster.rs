@@ -114,7 +114,7 @@ pub(super) struct Cluster {
     reach: HashMap<Arc<str>, Reach>,
     links: HashMap<(Use, Arc<str>), Connection>,
     dials: HashMap<(Use, Arc<str>), Dial>,
-    control: Option<Connection>,
+    control: Option<Box<Connection>>,
     round: Option<Round>,
     /// How long one call may wait for a round; `None`: until it is over.
     patience: Option<Duration>,

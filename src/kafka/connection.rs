@@ -3,6 +3,9 @@
 //! A broker answers the requests of a connection in order and reads no further one meanwhile, so
 //! a request that waits at the broker (Fetch, JoinGroup) wants a connection of its own.
 //!
+//! An answer is gathered as it comes, over as many looks as it takes: one that stops in the middle
+//! holds up nobody who has other things to do.
+//!
 //! Any error that leaves the stream in doubt (time, cut answer, wrong id, undecodable body) marks
 //! the connection dead. Nobody tries to find the next frame in a byte stream.
 
@@ -35,6 +38,12 @@ const MAX_LIST_FRAME: usize = 16 << 20;
 const MAX_FRAME: usize = 1 << 20;
 /// A frame of unknown truth is reserved for in steps.
 const CHUNK: usize = 256 << 10;
+/// What is taken off the stream at once.
+const PIECE: usize = 64 << 10;
+/// For the rest of an answer that has begun, and a second for each MiB on top.
+const REST: Duration = Duration::from_secs(10);
+/// Longest time for what is there already: a fast peer must not hold up others either.
+const TURN: Duration = Duration::from_millis(50);
 /// Longest pause that a broker may impose.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
@@ -64,6 +73,73 @@ struct Pending {
     version: i16,
 }
 
+/// An answer, as far as it has come.
+#[derive(Debug, Default)]
+struct Incoming {
+    /// Its length and what is behind it.
+    bytes: Vec<u8>,
+    /// When the first byte was taken.
+    began: Option<Instant>,
+    /// What ended the stream in the middle of it.
+    broken: Option<io::Error>,
+}
+
+impl Incoming {
+    /// Bytes that are still to come until the next look, 0 when it is whole.
+    ///
+    /// # Errors
+    /// The announced length, when no answer can have it.
+    fn missing(&self, limit: usize) -> Result<usize, [u8; 4]> {
+        let Some(announced) = self.bytes.first_chunk() else {
+            return Ok(4 - self.bytes.len());
+        };
+        match usize::try_from(i32::from_be_bytes(*announced)) {
+            Ok(length) if (4..=limit).contains(&length) => Ok(4 + length - self.bytes.len()),
+            _ => Err(*announced),
+        }
+    }
+
+    /// Time for the whole of it once it has begun, at most `rest` for the smallest.
+    fn allowance(&self, rest: Duration) -> Duration {
+        let length = self
+            .bytes
+            .first_chunk()
+            .copied()
+            .map_or(0, i32::from_be_bytes);
+        let length = u64::try_from(length).unwrap_or(0);
+        rest.min(REST) + Duration::from_secs(length >> 20)
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.began
+            .is_some_and(|at| at.elapsed() >= self.allowance(REST))
+    }
+
+    /// Takes what one read gives. Memory follows the bytes that arrive, not the length that they
+    /// announce.
+    fn take(&mut self, stream: &mut Stream, missing: usize, deadline: Instant) -> io::Result<()> {
+        let held = self.bytes.len();
+        let piece = missing.min(PIECE);
+        if self.bytes.capacity() < held + piece {
+            // Doubling keeps the copies few; the last step fits exactly.
+            self.bytes.reserve_exact(missing.min(held.max(CHUNK)));
+        }
+        self.bytes.resize(held + piece, 0);
+        let outcome = stream.read(&mut self.bytes[held..], deadline);
+        self.bytes
+            .truncate(held + outcome.as_ref().map_or(0, |taken| *taken));
+        match outcome {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {
+                self.began.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A connection whose versions are negotiated.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -74,6 +150,7 @@ pub(super) struct Connection {
     versions: Versions,
     correlation: i32,
     pending: VecDeque<Pending>,
+    incoming: Incoming,
     /// Why it is dead.
     dead: Option<Arc<str>>,
     quiet_until: Option<Instant>,
@@ -147,6 +224,7 @@ impl Connection {
             versions: Versions::default(),
             correlation: 0,
             pending: VecDeque::new(),
+            incoming: Incoming::default(),
             dead: None,
             quiet_until: None,
             unproven: false,
@@ -241,16 +319,56 @@ impl Connection {
         self.write(A::KEY, A::NAME, version, request)
     }
 
-    /// Whether an answer, or the end of the stream, is there to be received. Waits for at most
-    /// `wait` and takes nothing off the stream.
+    /// Whether an answer is there to be received as a whole, or the end of the stream or of the
+    /// answer's time. Waits for about `wait` at most.
     pub(super) fn ready(&mut self, wait: Duration) -> bool {
-        self.is_dead() || self.stream.ready(wait)
+        let until = Instant::now() + wait;
+        let latest = Instant::now() + wait.max(TURN);
+        loop {
+            if self.is_dead() || self.incoming.broken.is_some() || self.incoming.is_overdue() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(oldest) = self.pending.front() else {
+                // Whatever comes now was not asked for.
+                return self.stream.ready(left);
+            };
+            let missing = match self.incoming.missing(longest(oldest.key)) {
+                Ok(0) | Err(_) => return true,
+                Ok(missing) => missing,
+            };
+            if Instant::now() > latest || !self.stream.ready(left) {
+                return false;
+            }
+            self.incoming.broken = self
+                .incoming
+                .take(&mut self.stream, missing, Instant::now() + TURN)
+                .err();
+        }
+    }
+
+    /// The answer to the oldest question, asked at `asked`, if it is there; waits for it for at
+    /// most `wait`. It has to begin within `patience`.
+    ///
+    /// # Errors
+    /// Those of [`Connection::receive`].
+    pub(super) fn answer<A: Api>(
+        &mut self,
+        wait: Duration,
+        asked: Instant,
+        patience: Duration,
+    ) -> Option<Result<A::Response, Error>> {
+        if self.ready(wait) {
+            return Some(self.receive::<A>(REST));
+        }
+        let waited = asked.elapsed();
+        (waited > patience && self.incoming.began.is_none()).then(|| Err(self.give_up::<A>(waited)))
     }
 
     /// Reads the answer to the oldest request that is still open, which must be an `A`.
     ///
-    /// The limit holds for the wait until the answer begins and again for its rest, with a second
-    /// for each MiB on top.
+    /// The limit holds for the wait until the answer begins and again for its rest, which has at
+    /// most [`REST`], with a second for each MiB on top.
     ///
     /// # Errors
     /// All of them end the connection. A code inside the answer is no error here.
@@ -259,12 +377,7 @@ impl Connection {
         let Some(pending) = self.pending.pop_front().filter(|open| open.key == A::KEY) else {
             return Err(self.malformed(A::NAME, "answer without a request".into()));
         };
-        let limit = match A::KEY {
-            1 => MAX_FETCH_FRAME,
-            3 | 9 | 11 | 14 => MAX_LIST_FRAME,
-            _ => MAX_FRAME,
-        };
-        let frame = self.read_frame(A::NAME, limit, read_timeout)?;
+        let frame = self.read_frame(A::NAME, longest(A::KEY), read_timeout)?;
         let response = wire::answer::<A>(pending.version, pending.correlation, frame);
         match response {
             Ok(response) => {
@@ -496,48 +609,35 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads one frame without its length. Memory follows the bytes that arrive, not the length
-    /// that they announce.
+    /// Reads one frame, what has been gathered of it included, without its length.
     fn read_frame(
         &mut self,
         api: &'static str,
         limit: usize,
         timeout: Duration,
     ) -> Result<Bytes, Error> {
-        let mut length = [0; 4];
-        self.fill(&mut length, Instant::now() + timeout)
-            .map_err(|source| self.broken(api, timeout, source))?;
-        let announced = i32::from_be_bytes(length);
-        let length = match usize::try_from(announced) {
-            Ok(length) if (4..=limit).contains(&length) => length,
-            _ => return Err(self.malformed(api, wire::no_frame(length))),
-        };
-        let allowance = Duration::from_secs((length >> 20) as u64);
-        let deadline = Instant::now() + timeout + allowance;
-        let mut frame = Vec::with_capacity(length.min(CHUNK));
-        while frame.len() < length {
-            let start = frame.len();
-            // Doubling keeps the copies few; the last step fits exactly.
-            let end = length.min((2 * start).max(CHUNK));
-            frame.reserve_exact(end - start);
-            frame.resize(end, 0);
-            self.fill(&mut frame[start..], deadline)
-                .map_err(|source| self.broken(api, timeout + allowance, source))?;
+        let begins = Instant::now() + timeout;
+        loop {
+            let missing = match self.incoming.missing(limit) {
+                Ok(0) => break,
+                Ok(missing) => missing,
+                Err(announced) => return Err(self.malformed(api, wire::no_frame(announced))),
+            };
+            let (deadline, within) = match self.incoming.began {
+                None => (begins, timeout),
+                Some(began) => {
+                    let rest = self.incoming.allowance(timeout);
+                    (began + rest, rest)
+                }
+            };
+            let outcome = match self.incoming.broken.take() {
+                Some(broken) => Err(broken),
+                None => self.incoming.take(&mut self.stream, missing, deadline),
+            };
+            outcome.map_err(|source| self.broken(api, within, source))?;
         }
-        Ok(Bytes::from(frame))
-    }
-
-    /// `read_exact` with a limit for the whole, not for each byte.
-    fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
-        while !buffer.is_empty() {
-            match self.stream.read(buffer, deadline) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(n) => buffer = &mut buffer[n..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let frame = std::mem::take(&mut self.incoming).bytes;
+        Ok(Bytes::from(frame).split_off(4))
     }
 
     fn broken(&mut self, api: &'static str, after: Duration, source: io::Error) -> Error {
@@ -580,7 +680,17 @@ impl Connection {
     fn die(&mut self, error: Error) -> Error {
         self.dead = Some(chain(&error).into());
         self.pending.clear();
+        self.incoming = Incoming::default();
         error
+    }
+}
+
+/// Longest answer to a request of this kind.
+fn longest(key: i16) -> usize {
+    match key {
+        1 => MAX_FETCH_FRAME,
+        3 | 9 | 11 | 14 => MAX_LIST_FRAME,
+        _ => MAX_FRAME,
     }
 }
 

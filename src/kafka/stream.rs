@@ -101,6 +101,11 @@ impl Stream {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     outcome => return outcome,
                 }
+                // A look may have found records, or that they are no good.
+                let state = connection.process_new_packets().map_err(io::Error::other)?;
+                if state.plaintext_bytes_to_read() > 0 {
+                    continue;
+                }
                 patience(socket, deadline)?;
                 receive_records(connection, socket)?;
                 // A new key of the peer's wants one of ours.

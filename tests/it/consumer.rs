@@ -969,6 +969,37 @@ fn p21_a_poll_ends_although_every_broker_hangs() {
     member.until("the record", |m| m.read.contains(&"a".to_owned()));
 }
 
+/// What goes on in the middle of an answer goes on while nobody waits for it.
+#[test]
+fn k14_p21_answers_that_stop_in_the_middle_hold_up_no_poll() {
+    const NODES: i32 = 4;
+    let broker = Broker::builder().nodes(NODES as usize).start();
+    broker.create_topic(TOPIC, NODES as usize);
+    let mut member = Member::start(options(&broker));
+    member.until_stable(NODES as usize);
+    let stops: Vec<_> = (1..=NODES)
+        .map(|node| {
+            let stop = broker.on(ApiKey::Fetch).node(node);
+            stop.patch(|frame| frame.truncate(frame.len() - 1))
+        })
+        .collect();
+    member.until("each has caught one", |_| {
+        stops.iter().all(|stop| stop.used() > 0)
+    });
+    for number in 0..NODES {
+        values(&broker, number, &["a"]);
+    }
+    let until = Instant::now() + 2 * PATIENCE;
+    while member.read.len() < NODES as usize {
+        assert!(Instant::now() < until, "{:?}", member.read);
+        let began = Instant::now();
+        member.poll(Duration::ZERO);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(member.read, vec!["a"; NODES as usize]);
+}
+
 #[test]
 fn k14_one_hanging_broker_does_not_delay_the_others() {
     let broker = Broker::builder().nodes(3).start();

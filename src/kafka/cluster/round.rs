@@ -45,7 +45,7 @@ pub(super) struct Round {
 #[derive(Debug)]
 enum Stage {
     /// To be put to the broker that was asked last.
-    Kept(Connection),
+    Kept(Box<Connection>),
     /// The next broker has its turn.
     Next,
     Dialing {
@@ -193,13 +193,13 @@ impl Cluster {
     fn put<A: Api>(
         &mut self,
         round: &mut Round,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         request: &A,
     ) -> Advance<A::Response> {
         match connection.send(request) {
             Ok(()) => {
                 round.stage = Stage::Sent {
-                    connection: Box::new(connection),
+                    connection,
                     since: Instant::now(),
                     kept: true,
                 };
@@ -227,11 +227,7 @@ impl Cluster {
         check: &impl Fn(&A::Response) -> Result<(), String>,
         wait: Duration,
     ) -> Advance<A::Response> {
-        let outcome = if connection.ready(wait) {
-            receive::<A>(&mut connection, check)
-        } else if since.elapsed() >= CONTROL {
-            Err(connection.give_up::<A>(since.elapsed()))
-        } else {
+        let Some(outcome) = connection.answer::<A>(wait, since, CONTROL) else {
             round.stage = Stage::Sent {
                 connection,
                 since,
@@ -239,9 +235,17 @@ impl Cluster {
             };
             return Advance::Waiting;
         };
-        match outcome {
+        let checked = outcome.and_then(|response| match check(&response) {
+            Ok(()) => Ok(response),
+            Err(found) => Err(Error::Malformed {
+                address: connection.address().clone(),
+                api: A::NAME,
+                found,
+            }),
+        });
+        match checked {
             Ok(response) => {
-                self.control = Some(*connection);
+                self.control = Some(connection);
                 return Advance::Answer(response);
             }
             Err(error) => {
@@ -401,17 +405,4 @@ impl Cluster {
             last,
         }
     }
-}
-
-fn receive<A: Api>(
-    connection: &mut Connection,
-    check: &impl Fn(&A::Response) -> Result<(), String>,
-) -> Result<A::Response, Error> {
-    let response = connection.receive::<A>(CONTROL)?;
-    check(&response).map_err(|found| Error::Malformed {
-        address: connection.address().clone(),
-        api: A::NAME,
-        found,
-    })?;
-    Ok(response)
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::FetchRequest;
 
-use super::{ANSWER, Consumer, is_pause};
+use super::{Consumer, is_pause};
 use crate::error::chain;
 use crate::kafka::{Event, Fatal};
 
@@ -52,8 +52,7 @@ impl Consumer {
         }
         for (node, since) in self.fetcher.outstanding() {
             let now = Instant::now();
-            let late =
-                now.saturating_duration_since(since) > self.options.fetch_max_wait + FETCH_GRACE;
+            let patience = self.options.fetch_max_wait + FETCH_GRACE;
             let Some(connection) = self
                 .cluster
                 .existing(node)
@@ -64,13 +63,8 @@ impl Consumer {
                 continue;
             };
             // What has come is taken however late: records may have been held back by ourselves.
-            let outcome = if connection.ready(Duration::ZERO) {
-                connection.receive::<FetchRequest>(ANSWER)
-            } else if late {
-                Err(connection.give_up::<FetchRequest>(since.elapsed()))
-            } else {
-                continue;
-            };
+            let outcome = connection.answer::<FetchRequest>(Duration::ZERO, since, patience);
+            let Some(outcome) = outcome else { continue };
             match outcome {
                 Ok(answer) => {
                     let aftermath = self.fetcher.answered(node, answer, now, events);

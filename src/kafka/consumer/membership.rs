@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{ANSWER, Consumer};
+use super::Consumer;
 use crate::kafka::assignor::{self, Strategy};
 use crate::kafka::cluster::TopicState;
 use crate::kafka::connection::Connection;
@@ -146,8 +146,7 @@ impl Consumer {
         };
         // The broker answers when all members are there, at the latest after the longest of
         // their time-outs.
-        let late =
-            entering.sent.elapsed() > self.options.rebalance_timeout + Duration::from_secs(5);
+        let patience = self.options.rebalance_timeout + Duration::from_secs(5);
         let reachable = self.group_connection().and_then(|connection| {
             if connection.in_flight() > 0 {
                 Ok(connection)
@@ -165,19 +164,17 @@ impl Consumer {
         });
         let outcome = match reachable {
             Ok(connection) => {
-                let waited = entering.sent.elapsed();
-                let is_there = connection.ready(Duration::ZERO);
-                match (is_there, entering.syncs) {
-                    (true, true) => connection
-                        .receive::<SyncGroupRequest>(ANSWER)
-                        .map(Entry::Synced),
-                    (true, false) => connection
-                        .receive::<JoinGroupRequest>(ANSWER)
-                        .map(Entry::Joined),
-                    (false, _) if !late => return false,
-                    (false, true) => Err(connection.give_up::<SyncGroupRequest>(waited)),
-                    (false, false) => Err(connection.give_up::<JoinGroupRequest>(waited)),
-                }
+                let outcome = if entering.syncs {
+                    connection
+                        .answer::<SyncGroupRequest>(Duration::ZERO, entering.sent, patience)
+                        .map(|answer| answer.map(Entry::Synced))
+                } else {
+                    connection
+                        .answer::<JoinGroupRequest>(Duration::ZERO, entering.sent, patience)
+                        .map(|answer| answer.map(Entry::Joined))
+                };
+                let Some(outcome) = outcome else { return false };
+                outcome
             }
             Err(error) => Err(error),
         };

@@ -33,8 +33,6 @@ use lane::{Identity, Lane, pauses};
 const REPLICAS: Duration = Duration::from_secs(30);
 /// After which an answer is not expected any more.
 const ANSWER: Duration = Duration::from_secs(40);
-/// For the rest of an answer that has begun.
-const READ: Duration = Duration::from_secs(10);
 /// For which a batch that nobody waits for is still repeated.
 const DELIVERY: Duration = Duration::from_secs(120);
 /// After which a partition that is not listed any more does not come back.
@@ -626,21 +624,14 @@ impl Sender {
         for node in nodes {
             let mut wait = GLANCE;
             while let Some(request) = self.requests.get(&node).and_then(VecDeque::front) {
-                let late = request.sent.elapsed() > ANSWER;
+                let sent = request.sent;
                 let Some(connection) = self.cluster.existing(node) else {
                     self.lose(node, "the connection to the leader was lost");
                     break;
                 };
-                let there = connection.ready(wait);
+                let outcome = connection.answer::<ProduceRequest>(wait, sent, ANSWER);
                 wait = Duration::ZERO;
-                if !there && !late {
-                    break;
-                }
-                let outcome = if there {
-                    connection.receive::<ProduceRequest>(READ)
-                } else {
-                    Err(connection.give_up::<ProduceRequest>(request.sent.elapsed()))
-                };
+                let Some(outcome) = outcome else { break };
                 match outcome {
                     Ok(response) => {
                         let request = self.requests.get_mut(&node).and_then(VecDeque::pop_front);
