@@ -280,7 +280,8 @@ impl Crashes {
                 let open = entry.open.range(suspicion.from..).next();
                 Some(match open.filter(|offset| suspicion.is_about(**offset)) {
                     Some(offset) => Mark {
-                        crashes: (suspicion.crashes + 1).min(self.max),
+                        // Whoever may commit for the group chooses the number that was there.
+                        crashes: suspicion.crashes.saturating_add(1).min(self.max),
                         offset: *offset,
                     },
                     None => Mark {

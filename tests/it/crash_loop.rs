@@ -324,7 +324,9 @@ fn p05_what_other_tools_write_with_offsets_is_ignored() {
         ("", false),
         ("set by kafka-consumer-groups", false),
         ("crashes=many;offset=0", false),
+        ("crashes=99999999999;offset=0", false),
         ("crashes=9;offset=0", true),
+        ("crashes=4294967295;offset=0", true),
     ] {
         let broker = Broker::start();
         let stage = stage(&broker, 1);
