@@ -216,11 +216,12 @@ impl Archive {
                 remote_configuration = Some(content);
                 continue;
             }
-            // The name with the suffix is the newer form of the same document.
-            if names.contains(&format!("{path}.json")) {
+            let places = models::classify(&path);
+            // The name with the suffix is the newer form of the same document, where it is read.
+            let newer = format!("{path}.json");
+            if names.contains(&newer) && !models::classify(&newer).is_empty() {
                 continue;
             }
-            let places = models::classify(&path);
             for place in &places {
                 by_model
                     .entry(place.model)
@@ -576,6 +577,18 @@ mod tests {
             ("config/machineconfigpools/b.json", "{}"),
         ]);
         assert_eq!(archive.machine_pools().len(), 1);
+    }
+
+    /// Nobody reads `config/id.json`, so it is no newer form of `config/id`.
+    #[test]
+    fn a27_the_identity_file_counts_whatever_lies_beside_it() {
+        const ID: &str = "11111111-2222-4333-8444-555555555555";
+        let beside = "99999999-2222-4333-8444-555555555555";
+        for other in ["config/id.json", "config/id.json.json", "config/id/x.json"] {
+            let archive = Archive::from_files([("config/id", ID), (other, beside)]);
+            let id = archive.cluster_uuid().map(|id| id.to_string());
+            assert_eq!(id.as_deref(), Some(ID), "{other}");
+        }
     }
 
     #[test]
