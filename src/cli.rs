@@ -27,7 +27,7 @@ use crate::engine;
 use crate::error::{Class, Reason};
 use crate::exit::Exit;
 use crate::logging::{self, Output};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown};
 use crate::version::{COMMIT, RULES_VERSION, VERSION};
 use crate::worker;
 
@@ -149,6 +149,9 @@ static VERSION_LINE: LazyLock<String> = LazyLock::new(|| {
 /// Does what the command line asks for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     logging::log_panics();
+    if let Err(error) = shutdown::outlive_file_limits() {
+        return without_handler(&error);
+    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -179,6 +182,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 fn work(file: &ConfigFile) -> Result<Exit, Problems> {
+    // Before anything else: a signal that comes sooner ends the process without an answer, and as
+    // the first process of a container it would be lost.
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return Ok(without_handler(&error)),
+    };
     let config = load(file)?;
     config.check_tmp_dir()?;
     let Some(_log) = start_logging(&config, Output::Stdout) else {
@@ -187,13 +196,7 @@ fn work(file: &ConfigFile) -> Result<Exit, Problems> {
     for note in &config.notes {
         log::log!(target: "ccx_data_pipeline::config", note.level, "{}", note.text);
     }
-    Ok(match Shutdown::on_signals() {
-        Ok(shutdown) => worker::start::run(&config, &shutdown),
-        Err(error) => {
-            log::error!("no handler for signals: {error}");
-            Exit::Internal
-        }
-    })
+    Ok(worker::start::run(&config, &shutdown))
 }
 
 fn analyze_archives(arguments: &Analyze) -> Result<Exit, Problems> {
@@ -216,17 +219,20 @@ fn analyze_archives(arguments: &Analyze) -> Result<Exit, Problems> {
 }
 
 fn redrive_dead_letters(arguments: &Redrive) -> Result<Exit, Problems> {
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return Ok(without_handler(&error)),
+    };
     let config = load(&arguments.file)?;
     let Some(_log) = start_logging(&config, Output::Stderr) else {
         return Ok(Exit::Internal);
     };
-    Ok(match Shutdown::on_signals() {
-        Ok(shutdown) => redrive::run(arguments, &config, &shutdown),
-        Err(error) => {
-            tell(&format!("no handler for signals: {error}"));
-            Exit::Internal
-        }
-    })
+    Ok(redrive::run(arguments, &config, &shutdown))
+}
+
+fn without_handler(error: &io::Error) -> Exit {
+    tell(&format!("no handler for signals: {error}"));
+    Exit::Internal
 }
 
 fn load(file: &ConfigFile) -> Result<Config, Problems> {

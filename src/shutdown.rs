@@ -25,8 +25,7 @@ impl Shutdown {
     }
 
     /// Binds SIGTERM, SIGINT and SIGHUP for the rest of the process, the last one unless it is
-    /// ignored, as under `nohup`. A file that reaches the limit of its size is a failed write from
-    /// now on and does not end the process.
+    /// ignored, as under `nohup`.
     ///
     /// # Errors
     /// The system refuses a handler.
@@ -47,7 +46,6 @@ impl Shutdown {
             flag::register_usize(number, Arc::clone(&shutdown.signal), as_usize)?;
             flag::register(number, Arc::clone(&shutdown.requested))?;
         }
-        flag::register(SIGXFSZ, Arc::default())?;
         Ok(shutdown)
     }
 
@@ -70,6 +68,15 @@ impl Shutdown {
             _ => None,
         }
     }
+}
+
+/// From now on a file that reaches the limit of its size is a failed write, and does not end the
+/// process.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn outlive_file_limits() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// Whether the process was started with SIGHUP ignored; not where that cannot be told.

@@ -1,11 +1,13 @@
 //! The process and its host: signals, limits, disks, users, pipes, and brokers that are away.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use ccx_data_pipeline::backoff::sleep_unless;
 use ccx_data_pipeline::telemetry::health::TICK_LIMIT;
 use kafka_protocol::messages::ApiKey;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
 
@@ -114,6 +116,31 @@ fn p03_a_loop_that_hangs_does_not_outlast_the_limit() {
     assert_eq!(finished.code(), 75, "{}", finished.stdout);
     let why = "not drained within 2s; what is unfinished is uncommitted";
     assert!(finished.stdout.contains(why), "{}", finished.stdout);
+}
+
+/// While it waits for its configuration, the program is as young as a test can catch it.
+#[test]
+fn p01_a_signal_at_the_very_start_ends_it_in_order() {
+    for command in ["run", "redrive"] {
+        let broker = Broker::start();
+        let stage = stage(&broker, 1);
+        let program = Program::new([command, "--config", "pipe"]);
+        let pipe = program.dir().join("pipe");
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        let worker = program.start();
+        until("it listens to SIGTERM", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()));
+            let caught = status.unwrap_or_default();
+            let caught = caught.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = caught.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+            caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+        });
+        worker.signal(Signal::TERM);
+        std::fs::write(&pipe, stage.config("")).unwrap();
+        let finished = worker.finish();
+        assert_eq!(finished.code(), 0, "{}{}", finished.stdout, finished.stderr);
+        assert_eq!(broker.count(ApiKey::JoinGroup), 0);
+    }
 }
 
 #[test]
@@ -245,6 +272,27 @@ fn p08_a_limit_on_the_size_of_files_ends_no_process_and_no_record() {
     all_published(&broker, &stage, 1);
     worker.signal(Signal::TERM);
     assert_eq!(worker.finish().code(), 0);
+}
+
+/// Of commands too, whose output goes to a file most often.
+#[test]
+fn p08_a_limit_on_the_size_of_files_is_said_and_ends_no_command() {
+    let limited = |arguments: &[&str]| Program::behind("ulimit -S -f 1", arguments);
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let program = limited(&["check"]).config(&stage.config(""));
+    let output = File::create(program.dir().join("output")).unwrap();
+    let finished = program.stdout(output).finish();
+    assert_eq!(finished.code(), 1, "{}", finished.stderr);
+    let why = "standard output: File too large";
+    assert!(finished.stderr.contains(why), "{}", finished.stderr);
+
+    let document = "x".repeat(100_000);
+    let tar = Tar::new().file("config/version.json", document).build();
+    let finished = limited(&["analyze", "-"]).input(&tar).finish();
+    assert_eq!(finished.code(), 1, "{}", finished.stderr);
+    let why = "-: the work directory cannot be written: File too large";
+    assert!(finished.stderr.contains(why), "{}", finished.stderr);
 }
 
 #[test]
