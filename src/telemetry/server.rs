@@ -11,13 +11,17 @@
 //! sees it, so that a slow client holds up nobody. When tiny_http fails it is built again; the
 //! public port stays open throughout.
 //!
+//! When all places are taken, the client that has kept its place for longest without waiting for
+//! an answer makes room: whoever opens connections and says nothing does not keep out the probes
+//! whose silence would end the process.
+//!
 //! It reads the metrics and the health it is given and can change neither.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,8 +31,10 @@ use tiny_http::{Header, Method, Request, Response};
 use super::health::Health;
 use crate::backoff::{Backoff, sleep_unless};
 
-/// Connections at once; more are closed unread.
+/// Connections at once.
 const MAX_CONNECTIONS: usize = 32;
+/// How long a newcomer waits for the one that makes room for it.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
 /// Bytes of request line and headers.
 const MAX_HEAD: usize = 8 * 1024;
 /// For one connection, from its first to its last byte.
@@ -297,7 +303,7 @@ fn state(state: Result<(), String>) -> (u16, &'static str, String) {
 /// Takes connections while there is room for them.
 fn accept(listener: &TcpListener, behind: &Arc<Behind>, stop: &AtomicBool) {
     let stopped = || stop.load(Ordering::SeqCst);
-    let open = Arc::new(AtomicUsize::new(0));
+    let places = Arc::new(Places::default());
     while !stopped() {
         let client = match listener.accept() {
             Ok((client, _)) => client,
@@ -309,15 +315,11 @@ fn accept(listener: &TcpListener, behind: &Arc<Behind>, stop: &AtomicBool) {
                 continue;
             }
         };
-        if open.load(Ordering::SeqCst) >= MAX_CONNECTIONS {
+        let Some(place) = places.take(client) else {
             continue;
-        }
-        let slot = Slot::take(&open);
-        let behind = Arc::clone(behind);
-        let connection = move || {
-            let _slot = slot;
-            Connection::new(client).run(&behind);
         };
+        let behind = Arc::clone(behind);
+        let connection = move || Connection::new(place).run(&behind);
         let thread = thread::Builder::new()
             .name("endpoint-client".to_owned())
             .stack_size(STACK);
@@ -327,44 +329,111 @@ fn accept(listener: &TcpListener, behind: &Arc<Behind>, stop: &AtomicBool) {
     }
 }
 
-/// One of the places for connections.
-struct Slot(Arc<AtomicUsize>);
+/// The places for connections.
+#[derive(Default)]
+struct Places {
+    /// The oldest first.
+    taken: Mutex<Vec<Taken>>,
+    given_up: Condvar,
+}
 
-impl Slot {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(open))
+struct Taken {
+    client: Arc<TcpStream>,
+    /// We wait for the client, and have not made it go.
+    waits_for_client: bool,
+}
+
+impl Places {
+    /// A place for a client. `None` when all are taken and none of them can be had.
+    fn take(self: &Arc<Self>, client: TcpStream) -> Option<Place> {
+        let client = Arc::new(client);
+        let full = |taken: &mut Vec<Taken>| taken.len() >= MAX_CONNECTIONS;
+        let mut taken = self.taken();
+        if full(&mut taken) {
+            let slow = taken.iter_mut().find(|taken| taken.waits_for_client)?;
+            slow.waits_for_client = false;
+            // Ends what its thread waits for, which then gives the place up.
+            let _ = slow.client.shutdown(Shutdown::Both);
+            let waited = self.given_up.wait_timeout_while(taken, MAKING_ROOM, full);
+            (taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if full(&mut taken) {
+                return None;
+            }
+        }
+        taken.push(Taken {
+            client: Arc::clone(&client),
+            waits_for_client: true,
+        });
+        drop(taken);
+        Some(Place {
+            places: Arc::clone(self),
+            client,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<Taken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Slot {
+/// One of the places, and the client that has it.
+struct Place {
+    places: Arc<Places>,
+    client: Arc<TcpStream>,
+}
+
+impl Place {
+    fn waits_for_client(&self, waits: bool) {
+        let mut taken = self.places.taken();
+        let own = taken
+            .iter_mut()
+            .find(|taken| Arc::ptr_eq(&taken.client, &self.client));
+        if let Some(own) = own {
+            own.waits_for_client = waits;
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let mut taken = self.places.taken();
+        taken.retain(|taken| !Arc::ptr_eq(&taken.client, &self.client));
+        drop(taken);
+        self.places.given_up.notify_one();
     }
 }
 
 /// One connection of a client.
 struct Connection {
-    client: TcpStream,
+    place: Place,
     end: Instant,
 }
 
 impl Connection {
-    fn new(client: TcpStream) -> Self {
+    fn new(place: Place) -> Self {
         Self {
-            client,
+            place,
             end: Instant::now() + MAX_TIME,
         }
     }
 
+    fn client(&self) -> &TcpStream {
+        &self.place.client
+    }
+
     /// One request, one answer. Whatever fails, the client sees the connection close.
-    fn run(mut self, behind: &Behind) {
+    fn run(self, behind: &Behind) {
         let outcome = match self.read_head() {
             Ok(Some(head)) => match RequestLine::parse(&head) {
-                Some(request) => match self.ask(behind, &request) {
-                    Ok(answer) => self.write(&answer),
-                    Err(_) => self.refuse("503 Service Unavailable"),
-                },
+                Some(request) => {
+                    self.place.waits_for_client(false);
+                    let answer = self.ask(behind, &request);
+                    self.place.waits_for_client(true);
+                    match answer {
+                        Ok(answer) => self.write(&answer),
+                        Err(_) => self.refuse("503 Service Unavailable"),
+                    }
+                }
                 None => self.refuse("400 Bad Request"),
             },
             Ok(None) => self.refuse("431 Request Header Fields Too Large"),
@@ -376,7 +445,7 @@ impl Connection {
     }
 
     /// The bytes up to the empty line. `None`: more than the limit.
-    fn read_head(&mut self) -> io::Result<Option<Vec<u8>>> {
+    fn read_head(&self) -> io::Result<Option<Vec<u8>>> {
         let mut head = Vec::new();
         let mut chunk = [0; 1024];
         loop {
@@ -384,8 +453,8 @@ impl Connection {
             if room == 0 {
                 return Ok(None);
             }
-            self.client.set_read_timeout(Some(self.left()?))?;
-            let amount = match self.client.read(&mut chunk[..room]) {
+            self.client().set_read_timeout(Some(self.left()?))?;
+            let amount = match self.client().read(&mut chunk[..room]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(amount) => amount,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -425,14 +494,14 @@ impl Connection {
         Ok(answer)
     }
 
-    fn refuse(&mut self, status: &str) -> io::Result<()> {
+    fn refuse(&self, status: &str) -> io::Result<()> {
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         self.write(answer.as_bytes())?;
         let mut drained = 0;
         let mut chunk = [0; 4096];
         while drained < MAX_DRAIN {
-            self.client.set_read_timeout(Some(self.left()?))?;
-            match self.client.read(&mut chunk)? {
+            self.client().set_read_timeout(Some(self.left()?))?;
+            match self.client().read(&mut chunk)? {
                 0 => break,
                 amount => drained += amount,
             }
@@ -440,18 +509,18 @@ impl Connection {
         Ok(())
     }
 
-    fn write(&mut self, mut answer: &[u8]) -> io::Result<()> {
+    fn write(&self, mut answer: &[u8]) -> io::Result<()> {
         // Not `write_all`: its time limit would start anew with every part that is taken.
         while !answer.is_empty() {
-            self.client.set_write_timeout(Some(self.left()?))?;
-            match self.client.write(answer) {
+            self.client().set_write_timeout(Some(self.left()?))?;
+            match self.client().write(answer) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(amount) => answer = &answer[amount..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.client.shutdown(Shutdown::Write)
+        self.client().shutdown(Shutdown::Write)
     }
 
     fn left(&self) -> io::Result<Duration> {

@@ -201,8 +201,8 @@ fn p16_a_thousand_connections() {
         // Other tests of this process have a few of these threads of their own.
         assert!(client_threads() <= 4 * 32, "threads grow with connections");
     }
-    // Whoever got a place loses it after five seconds, though it says nothing; the others were
-    // closed at once.
+    // Whoever has a place loses it after five seconds, though it says nothing; the others have
+    // made room.
     let start = Instant::now();
     for client in &mut open {
         client
@@ -217,6 +217,52 @@ fn p16_a_thousand_connections() {
         );
     }
     assert_eq!(get(&server, "/livez").0, 200, "and it serves as before");
+}
+
+/// A liveness probe that is not answered ends the process.
+#[test]
+fn p16_whoever_keeps_a_place_for_nothing_makes_room() {
+    let server = started(&Arc::default());
+    // Says nothing, stops in the middle, and stays after it was refused.
+    for said in ["", "GET /livez HTTP/1.1\r\n", "\n\n"] {
+        let hold = || {
+            let mut client = TcpStream::connect(server.local_addr()).unwrap();
+            client.write_all(said.as_bytes()).unwrap();
+            client
+        };
+        let mut held: Vec<TcpStream> = (0..100).map(|_| hold()).collect();
+        for _ in 0..3 {
+            assert_eq!(get(&server, "/livez").0, 200, "{said:?}");
+            assert_eq!(get(&server, "/metrics").0, 200, "{said:?}");
+            held.push(hold());
+        }
+    }
+}
+
+#[test]
+fn p16_whoever_waits_for_an_answer_keeps_its_place() {
+    let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+    let closed = gate.lock().unwrap();
+    let metrics = {
+        let (asked, gate) = (Arc::clone(&asked), Arc::clone(&gate));
+        move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            drop(gate.lock());
+            METRICS.to_owned()
+        }
+    };
+    let server = Server::start(ANY_PORT, metrics, Arc::default()).unwrap();
+    let mut first = TcpStream::connect(server.local_addr()).unwrap();
+    first.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    wait_until("it is asked", || asked.load(Ordering::SeqCst) == 1);
+    let mut silent: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect(server.local_addr()).unwrap())
+        .collect();
+    wait_until("others make room", || is_closed(&mut silent[0]));
+    drop(closed);
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with(METRICS), "{answer:?}");
 }
 
 #[test]
