@@ -28,6 +28,7 @@ use self::problems::Origin;
 pub use self::problems::{Problem, Problems};
 use self::reader::{Reader, Shown};
 use crate::archive::limits::Limits;
+use crate::archive::work_dir;
 use crate::breaker;
 use crate::download;
 use crate::engine::RuleOptions;
@@ -404,7 +405,8 @@ impl Config {
         notes
     }
 
-    /// Makes sure that temporary files can be written, by writing one. Leaves nothing behind.
+    /// Makes sure that temporary files can be written, by writing one. Leaves nothing behind. A
+    /// full disk is no problem of the configuration: it is waited for.
     ///
     /// # Errors
     /// They cannot; the problem names the key.
@@ -412,7 +414,10 @@ impl Config {
         let dir = &self.engine.extract_tmp_dir;
         let written = tempfile::tempfile_in(dir)
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"writable"));
-        let Err(error) = written else { return Ok(()) };
+        let error = match written {
+            Err(error) if !work_dir::may_pass(&error) => error,
+            Ok(()) | Err(_) => return Ok(()),
+        };
         let mut problems = Problems::of(&self.file);
         let path = "engine.extract_tmp_dir";
         let origin = self

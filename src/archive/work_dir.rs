@@ -34,6 +34,25 @@ pub struct Error {
     source: io::Error,
 }
 
+impl Error {
+    /// Whether it may be made later: see [`may_pass`].
+    pub fn may_pass(&self) -> bool {
+        may_pass(&self.source)
+    }
+}
+
+/// Whether something that cannot be written now may be written later at the same place, without
+/// anybody's changing the configuration: the disk is full, or descriptors or memory are short.
+pub fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    // ENFILE, EMFILE; numbers of Linux.
+    const DESCRIPTORS: [i32; 2] = [23, 24];
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+        || error
+            .raw_os_error()
+            .is_some_and(|number| DESCRIPTORS.contains(&number))
+}
+
 impl WorkDir {
     /// Makes `ccx-data-pipeline-XXXXXX` in `base`, with mode 0700 and a lock that is held.
     ///

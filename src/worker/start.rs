@@ -17,7 +17,7 @@ use crate::output::{Output, Sink};
 use crate::pipeline::{self, Pipeline};
 use crate::rules::RULES;
 use crate::shutdown::Shutdown;
-use crate::telemetry::health::Health;
+use crate::telemetry::health::{Fault, Health};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::Server;
 use crate::version::{COMMIT, RULES_VERSION, VERSION};
@@ -45,40 +45,71 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Exit {
         config.consumer.options.topic,
         config.consumer.options.group_id
     );
-    let work_dir = match prepare_work_dir(&config.engine.extract_tmp_dir) {
-        Ok(work_dir) => work_dir,
-        Err(refused) => return refuse(&refused),
-    };
+    prepare(config, shutdown).unwrap_or_else(|refused| {
+        log::error!("{refused}");
+        Exit::Configuration
+    })
+}
+
+fn prepare(config: &Config, shutdown: &Shutdown) -> Result<Exit, Refused> {
     let health = Arc::new(Health::new());
-    let parts = match assemble(config, work_dir.path(), &health) {
-        Ok(parts) => parts,
-        Err(refused) => return refuse(&refused),
-    };
+    let metrics = metrics()?;
     // Keeps serving until this function ends.
-    let _server = match serve(config, &parts.metrics, &health) {
-        Ok(server) => server,
-        Err(refused) => return refuse(&refused),
+    let _server = serve(config, &metrics, &health)?;
+    let base = &config.engine.extract_tmp_dir;
+    let Some(work_dir) = prepare_work_dir(base, &metrics, &health, shutdown)? else {
+        return Ok(Exit::Done);
     };
-    supervise(config, shutdown, parts)
+    let parts = assemble(config, work_dir.path(), metrics, health)?;
+    Ok(supervise(config, shutdown, parts))
 }
 
-fn refuse(refused: &Refused) -> Exit {
-    log::error!("{refused}");
-    Exit::Configuration
+fn metrics() -> Result<Arc<Metrics>, Refused> {
+    let names: Vec<&str> = RULES.iter().map(|rule| rule.name()).collect();
+    let metrics = Metrics::new(VERSION, COMMIT.unwrap_or("unknown"), RULES_VERSION, &names)
+        .map_err(|error| format!("metrics: {error}"))?;
+    Ok(Arc::new(metrics))
 }
 
-fn prepare_work_dir(base: &Path) -> Result<WorkDir, Refused> {
+/// Makes the work directory, also when it has to wait for room on the disk. `None` when a signal
+/// came first.
+fn prepare_work_dir(
+    base: &Path,
+    metrics: &Metrics,
+    health: &Arc<Health>,
+    shutdown: &Shutdown,
+) -> Result<Option<WorkDir>, Refused> {
     match WorkDir::sweep(base) {
         Ok(0) => {}
         Ok(swept) => log::info!("swept {swept} work directories of earlier runs"),
         Err(error) => log::warn!("cannot look for work directories of earlier runs: {error}"),
     }
-    WorkDir::create(base).map_err(|error| {
-        format!(
-            "{}; engine.extract_tmp_dir names another place",
-            chain(&error)
-        )
-    })
+    let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), 20);
+    let mut fault = None;
+    let gauge = metrics.fault.with_label_values(&[Fault::Host.as_str()]);
+    while !shutdown.is_requested() {
+        health.tick();
+        match WorkDir::create(base) {
+            Ok(work_dir) => {
+                gauge.set(0.0);
+                return Ok(Some(work_dir));
+            }
+            Err(error) if error.may_pass() => {
+                gauge.set(1.0);
+                fault.get_or_insert_with(|| health.raise(Fault::Host, chain(&error)));
+                sleep_unless(pauses.next_pause(), || shutdown.is_requested());
+            }
+            Err(error) => {
+                return Err(format!(
+                    "{}; engine.extract_tmp_dir names another place",
+                    chain(&error)
+                ));
+            }
+        }
+    }
+    let signal = shutdown.signal().unwrap_or("shutdown");
+    log::info!("{signal}: ends, nothing to drain");
+    Ok(None)
 }
 
 /// What the loop is made of.
@@ -89,17 +120,18 @@ struct Parts {
     statuses: Option<payload_tracker::Sending>,
 }
 
-fn assemble(config: &Config, work_dir: &Path, health: &Arc<Health>) -> Result<Parts, Refused> {
-    let names: Vec<&str> = RULES.iter().map(|rule| rule.name()).collect();
-    let metrics = Metrics::new(VERSION, COMMIT.unwrap_or("unknown"), RULES_VERSION, &names)
-        .map_err(|error| format!("metrics: {error}"))?;
-    let metrics = Arc::new(metrics);
+fn assemble(
+    config: &Config,
+    work_dir: &Path,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> Result<Parts, Refused> {
     let (watchers, statuses) = watchers(config, &metrics);
-    let pipeline = pipeline(config, work_dir, watchers, health)?;
+    let pipeline = pipeline(config, work_dir, watchers, &health)?;
     Ok(Parts {
         pipeline: Arc::new(pipeline),
         metrics,
-        health: Arc::clone(health),
+        health,
         statuses,
     })
 }

@@ -249,6 +249,50 @@ fn p08_a_full_disk_costs_time_and_no_record() {
     assert_eq!(worker.finish().code(), 0);
 }
 
+/// Not even for a directory. It is not the configuration that is at fault, and whoever starts the
+/// worker again only when it is not (`RestartPreventExitStatus`) would never do so.
+#[test]
+fn p08_a_disk_that_is_full_at_the_start_is_waited_for() {
+    let script = "mount -t tmpfs -o size=6m,nr_inodes=10 tmpfs \"$TMPDIR\"\n\
+                  n=0\n\
+                  while touch \"$TMPDIR/others-$n\"; do n=$((n + 1)); done";
+    let full = |command: &str| Program::with_mounts(script, [command]);
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, stage.records(0..3));
+    let start = || Some(full("run")?.config(&stage.config("")).start());
+    let Some(worker) = start() else {
+        return;
+    };
+    worker.line("host fault");
+    let endpoint = endpoint(&worker);
+    let (status, cause) = get(&endpoint, "/readyz");
+    assert_eq!(status, 503);
+    assert!(cause.contains("No space left on device"), "{cause}");
+    assert!(cause.contains("engine.extract_tmp_dir"), "{cause}");
+    assert_eq!(get(&endpoint, "/livez").0, 200, "no reason to restart");
+    let fault = "ccx_fault{kind=\"host\"}";
+    assert_eq!(metric(&endpoint, fault), Some(1.0));
+    let tmp = format!("/proc/{}/root{}", worker.pid(), worker.tmp().display());
+    for others in std::fs::read_dir(tmp).unwrap() {
+        std::fs::remove_file(others.unwrap().path()).unwrap();
+    }
+    all_published(&broker, &stage, 3);
+    until("ready", || get(&endpoint, "/readyz").0 == 200);
+    assert_eq!(metric(&endpoint, fault), Some(0.0));
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.finish().code(), 0);
+
+    let worker = start().unwrap();
+    worker.line("host fault");
+    worker.signal(Signal::TERM);
+    let finished = worker.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stdout);
+    // And `check` says the same as `run`.
+    let checked = full("check").unwrap().config(&stage.config("")).finish();
+    assert_eq!(checked.code(), 0, "{}", checked.stderr);
+}
+
 #[test]
 fn p08_a_limit_on_the_size_of_files_ends_no_process_and_no_record() {
     let broker = Broker::start();
