@@ -518,7 +518,7 @@ impl Pipeline {
             value: Some(Bytes::from(value)),
             headers: traceparent.into_iter().cloned().collect(),
         };
-        task.enter(Doing::Waiting);
+        task.enter(Doing::Publishing);
         let mut pauses = refusal_pauses();
         let mut fault = None;
         loop {

@@ -81,6 +81,20 @@ struct InFlight {
     burial: Option<Box<Burial>>,
     /// Of a log that is no more: at its offset stands another record.
     outdated: bool,
+    /// The process has outlived it: whatever ends the process now, it was not this record.
+    outlived: bool,
+}
+
+impl InFlight {
+    /// Clears it of the suspicion to end the process. Who was not opened is held suspect until its
+    /// dead letter stands.
+    fn outlive(&mut self, crashes: &mut Crashes) {
+        if !self.condemned && !self.outdated && !self.outlived {
+            let record = &self.record;
+            crashes.ended(&record.partition, &record.lease, record.offset, true);
+            self.outlived = true;
+        }
+    }
 }
 
 /// Where the group is, as far as handing out records goes.
@@ -200,6 +214,7 @@ impl Worker {
                 break Exit::Internal;
             }
             self.dispatch();
+            self.clear_published();
             self.commit_when_due(self.commit_patience());
             self.end_revocation();
             let busy = self.admit();
@@ -380,18 +395,7 @@ impl Worker {
             match self.in_flight.get_mut(&number) {
                 Some(in_flight) => {
                     in_flight.burial = Some(burial);
-                    let InFlight {
-                        record,
-                        condemned,
-                        outdated,
-                        ..
-                    } = in_flight;
-                    // The process has outlived it. Who was not opened is held suspect until its
-                    // letter stands.
-                    if !*condemned && !*outdated {
-                        self.crashes
-                            .ended(&record.partition, &record.lease, record.offset, true);
-                    }
+                    in_flight.outlive(&mut self.crashes);
                 }
                 None => burial.cancel(),
             }
@@ -399,7 +403,7 @@ impl Worker {
         }
         // A number that is gone was given up before; what became of it does not count.
         let ended = self.in_flight.remove(&number)?;
-        if (ended.burial.is_none() || ended.condemned) && !ended.outdated {
+        if !ended.outlived && !ended.outdated {
             let cleared = !matches!(fate, Fate::Abandoned);
             let InFlight { record, .. } = &ended;
             self.crashes
@@ -451,7 +455,7 @@ impl Worker {
         let resumed = self.health.resumed();
         let is_stuck = |f: &InFlight| match f.task.doing() {
             Doing::Working { until } => is_overdue(now, until, resumed, after),
-            Doing::Queued | Doing::Waiting | Doing::Burying => false,
+            Doing::Queued | Doing::Waiting | Doing::Publishing | Doing::Burying => false,
         };
         let stuck: Vec<u64> = self
             .in_flight
@@ -480,6 +484,20 @@ impl Worker {
             }
         }
         Some(Exit::Internal)
+    }
+
+    /// While results are not acknowledged, records whose results wait are in nobody's work: should
+    /// the process be killed now, and again later, none of them has ended it. Otherwise they end
+    /// soon, and it would be one commit more for each of them.
+    fn clear_published(&mut self) {
+        if self.sink_fault.is_none() && !self.health.has(Fault::Sink) {
+            return;
+        }
+        for in_flight in self.in_flight.values_mut() {
+            if in_flight.task.doing() == Doing::Publishing {
+                in_flight.outlive(&mut self.crashes);
+            }
+        }
     }
 
     /// Lets the rebalance go on once nothing is in flight, or the time for it is over.

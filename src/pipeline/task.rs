@@ -16,8 +16,10 @@ pub enum Doing {
         /// End of the stage's own deadline.
         until: Instant,
     },
-    /// Waits for a broker or for our host, without a deadline.
+    /// Waits for our host, without a deadline.
     Waiting,
+    /// Waits for the topics of results, without a deadline.
+    Publishing,
     /// Waits for the dead-letter topic, without a deadline.
     Burying,
 }

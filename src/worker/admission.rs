@@ -115,7 +115,7 @@ impl Worker {
             .values()
             .filter(|f| match f.task.doing() {
                 Doing::Burying => stalled.is_some() || f.burial.is_some(),
-                Doing::Queued | Doing::Working { .. } | Doing::Waiting => false,
+                Doing::Queued | Doing::Working { .. } | Doing::Waiting | Doing::Publishing => false,
             })
             .map(|f| f.record.partition.clone())
             .collect();

@@ -178,6 +178,7 @@ impl Worker {
             condemned,
             burial: None,
             outdated: false,
+            outlived: false,
         };
         self.in_flight.insert(number, in_flight);
         let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());

@@ -113,6 +113,34 @@ fn p05_a_record_in_work_at_three_crashes_is_a_dead_letter() {
     assert!(ledger.duplicates() <= 3 * 20, "{}", ledger.duplicates());
 }
 
+/// Whoever kills the worker while the topic of results is down does not condemn the records that
+/// wait for it.
+#[test]
+fn p05_k13_a_record_whose_result_waits_is_not_blamed() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    broker.append(&stage.incoming, 0, stage.records(0..3));
+    broker
+        .on(ApiKey::Produce)
+        .topic(&stage.outgoing)
+        .always()
+        .error(ResponseError::NotEnoughReplicas.code());
+    for crashes in 1..=3 {
+        let worker = worker(&stage);
+        wait_for_requests(&broker, &stage, "/archive", 3 * crashes);
+        broker.wait("the mark is taken back", |b| {
+            let mark = b.committed_metadata(&stage.group, &stage.incoming, 0);
+            mark.as_deref() == Some("")
+        });
+        crash(&broker, &stage, worker);
+    }
+    broker.clear_hooks();
+    let _worker = worker(&stage);
+    wait_for_all(&broker, &stage, &[3]);
+    assert_eq!(letters(&broker, &stage), []);
+    ledger(&broker, &stage).check(0..3, 0);
+}
+
 /// As many crashes as are configured, of which the first ones lie back.
 #[test]
 fn p05_the_number_of_crashes_is_the_configured_one() {
