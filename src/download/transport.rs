@@ -108,18 +108,16 @@ fn left_of(details: &ConnectionDetails) -> NextTimeout {
     timeout
 }
 
-/// A reset in the handshake is the network's doing; anything else, also an end of file, which is
-/// how a server without TLS takes leave, is a failed handshake.
+/// What the system reports, such as a reset, is the network's doing; anything else, also an end of
+/// file, which is how a server without TLS takes leave, is a failed handshake.
 fn handshake_error(error: io::Error) -> ureq::Error {
     let from_client = error
         .get_ref()
         .is_some_and(|inner| inner.is::<ureq::Error>());
-    match error.kind() {
-        _ if from_client => error.into(),
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe => ureq::Error::Io(error),
-        _ => Fault::Tls(error).into(),
+    if from_client || error.raw_os_error().is_some() {
+        error.into()
+    } else {
+        Fault::Tls(error).into()
     }
 }
 
@@ -287,4 +285,29 @@ fn is_end(error: &io::Error) -> bool {
 /// Whether a read came back only to let the reader look at its clocks.
 pub(super) fn is_slice(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Timeout(Timeout::PerRead))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u23_what_the_system_reports_is_not_the_fault_of_tls() {
+        // EPIPE, ENETUNREACH, ECONNRESET, ENOBUFS, EHOSTUNREACH; numbers of Linux.
+        for number in [32, 101, 104, 105, 113] {
+            let error = handshake_error(io::Error::from_raw_os_error(number));
+            assert!(matches!(error, ureq::Error::Io(_)), "{number}: {error:?}");
+        }
+        let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        for source in [
+            io::ErrorKind::UnexpectedEof.into(),
+            io::Error::new(io::ErrorKind::InvalidData, untrusted),
+        ] {
+            let error = handshake_error(source);
+            assert!(matches!(error, ureq::Error::Other(_)), "{error:?}");
+        }
+        let late = ureq::Error::Timeout(Timeout::Connect).into_io();
+        let late = handshake_error(late);
+        assert!(matches!(late, ureq::Error::Timeout(_)), "{late:?}");
+    }
 }

@@ -614,6 +614,44 @@ fn u12_a_connect_that_hangs() {
     );
 }
 
+/// The server takes the connection and says nothing, or breaks off, before TLS stands.
+#[test]
+fn u11_u12_a_handshake_that_hangs_or_is_reset() {
+    let trusted = Trusted::new();
+    for hangs in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!(
+            "https://{NAME}:{}/private/a",
+            listener.local_addr().unwrap().port()
+        );
+        let server = std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for _ in 0..2 {
+                let (mut client, _) = listener.accept().unwrap();
+                // Closing a socket with a byte unread resets it.
+                client.read_exact(&mut [0]).unwrap();
+                if hangs {
+                    open.push(client);
+                }
+            }
+            open
+        });
+        let client = Client::new(Options {
+            ca_file: Some(trusted.file()),
+            connect_timeout: Duration::from_millis(500),
+            ..options()
+        });
+        let error = assert_failed(client.fetch(&url), Reason::DownloadFailed, 2);
+        let as_expected = match error {
+            Error::Timeout { phase, .. } => hangs && phase == Phase::Connect,
+            Error::Connect { .. } => !hangs,
+            _ => false,
+        };
+        assert!(as_expected, "{error:?}");
+        server.join().unwrap();
+    }
+}
+
 #[test]
 fn u13_no_response() {
     let server = ArchiveServer::start();
