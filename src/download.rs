@@ -43,7 +43,7 @@ use budget::Reservation;
 use error::{Retry, is_host_errno};
 use policy::{DEFAULT_ALLOWED_URLS, Policy, Target};
 use rate::{Rate, WINDOW};
-use resolver::{CheckedResolver, NoAddress};
+use resolver::{CheckedResolver, MAX_LOOKUPS, NoAddress};
 use transport::{Fault, GuardConnector, TlsConnector, is_slice};
 
 /// Largest head of a response in bytes; the client allows 128 header lines besides.
@@ -223,6 +223,7 @@ impl Downloader {
         let resolver = CheckedResolver {
             policy: Arc::clone(&policy),
             lookup,
+            lookups: Arc::new(Budget::new(MAX_LOOKUPS)),
         };
         Ok(Self {
             agent: Agent::with_parts(config, connector, resolver),

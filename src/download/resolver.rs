@@ -8,17 +8,22 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
+use super::budget::Budget;
 use super::error::is_host_errno;
 use super::policy::{Host, Policy, Target};
 
 /// Looks up the addresses of a name, like `getaddrinfo`.
 pub type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
+/// Lookups at once, each with a thread and a descriptor. One that hangs outlives its attempt, and
+/// the next attempt would begin another.
+pub(super) const MAX_LOOKUPS: u64 = 32;
 /// The client connects to the first that answers; more are not kept.
 const MAX_ADDRESSES: usize = 16;
 
@@ -67,6 +72,8 @@ impl From<NoAddress> for ureq::Error {
 pub(super) struct CheckedResolver {
     pub(super) policy: Arc<Policy>,
     pub(super) lookup: Arc<Lookup>,
+    /// Not of bytes, but of lookups.
+    pub(super) lookups: Arc<Budget>,
 }
 
 impl fmt::Debug for CheckedResolver {
@@ -119,6 +126,11 @@ impl CheckedResolver {
         target: &Target,
         timeout: NextTimeout,
     ) -> Result<Vec<SocketAddr>, ureq::Error> {
+        let (limit, start) = (*timeout.after, Instant::now());
+        let left = || limit.saturating_sub(start.elapsed());
+        let Some(slot) = self.lookups.reserve(1, &|| left().is_zero()) else {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        };
         let (sender, receiver) = mpsc::sync_channel(1);
         let lookup = Arc::clone(&self.lookup);
         let (name, port) = (name.to_owned(), target.port);
@@ -127,11 +139,12 @@ impl CheckedResolver {
             .spawn(move || {
                 // Nobody listens any more when the time is up.
                 let _ = sender.send(lookup(&name, port));
+                drop(slot);
             })
             .map_err(|error| {
                 NoAddress::Failed(io::Error::new(io::ErrorKind::OutOfMemory, error))
             })?;
-        match receiver.recv_timeout(*timeout.after) {
+        match receiver.recv_timeout(left()) {
             Ok(answer) => Ok(answer.map_err(NoAddress::Failed)?),
             Err(mpsc::RecvTimeoutError::Timeout) => Err(ureq::Error::Timeout(timeout.reason)),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(NoAddress::Failed(io::Error::other(

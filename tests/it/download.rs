@@ -4,7 +4,7 @@ use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use ccx_data_pipeline::download::{
@@ -581,6 +581,45 @@ fn u12_a_lookup_that_hangs() {
         "{error:?}"
     );
     drop(release);
+}
+
+/// Each is a thread and a descriptor that outlive their attempt.
+#[test]
+fn u12_lookups_that_hang_are_limited() {
+    const LIMIT: usize = 32;
+    let server = ArchiveServer::start();
+    server.serve("/private/a", "archive");
+    let begun = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(RwLock::new(()));
+    let (count, passage) = (Arc::clone(&begun), Arc::clone(&gate));
+    let lookup = move |name: &str, port| {
+        count.fetch_add(1, Ordering::SeqCst);
+        drop(passage.read().unwrap());
+        local(name, port)
+    };
+    let closed = gate.write().unwrap();
+    let options = Options {
+        connect_timeout: Duration::from_millis(20),
+        attempts: 1,
+        ..options()
+    };
+    let client = Client::with_lookup(options, Arc::new(lookup));
+    let url = server.url_of(NAME, "/private/a");
+    for _ in 0..LIMIT + 10 {
+        let error = assert_failed(client.fetch(&url), Reason::DownloadFailed, 1);
+        let expected = matches!(
+            error,
+            Error::Timeout {
+                phase: Phase::Lookup,
+                ..
+            }
+        );
+        assert!(expected, "{error:?}");
+    }
+    wait_until("begun", || begun.load(Ordering::SeqCst) >= LIMIT);
+    assert_eq!(begun.load(Ordering::SeqCst), LIMIT);
+    drop(closed);
+    wait_until("a lookup again", || client.fetch(&url).is_ok());
 }
 
 #[test]
