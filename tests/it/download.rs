@@ -14,6 +14,9 @@ use ccx_data_pipeline::download::{
 use ccx_data_pipeline::error::{Reason, chain};
 use ccx_data_pipeline::signed_url::SignedUrl;
 use ccx_data_pipeline::tls;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
 use crate::support::archive_server::{ArchiveServer, Gate, Reply};
@@ -1340,6 +1343,76 @@ fn u24_framings_that_contradict_or_break_off_are_no_archive() {
         let download = client.fetch(&server.url("/private/a")).unwrap();
         assert_eq!(bytes_of(download), b"archive");
     }
+}
+
+/// Whatever a server says, it is an archive or the server's failure, and costs nobody else.
+#[test]
+fn u24_any_answer_ends_in_an_archive_or_a_reason() {
+    const PIECES: [&str; 29] = [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 200\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 \r\n",
+        "HTTP/1.1 302 Found\r\n",
+        "HTTP/1.1 403 \r\n",
+        "HTTP/1.1 999 \r\n",
+        "Content-Length: 7\r\n",
+        "Content-Length: 0\r\n",
+        "Content-Length: 99999999999\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "Location: \r\n",
+        "Retry-After: 0\r\n",
+        "Content-Type: a;charset=utf-16\r\n",
+        "Content-Encoding: gzip\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "7\r\narchive\r\n",
+        "0\r\n\r\n",
+        "ffffffffffffffff\r\n",
+        "archive",
+        "Request has expired",
+        ":",
+        " ",
+        "\0",
+        "\u{7f}",
+        "\u{fc}",
+    ];
+    let answers = (any::<bool>(), prop::collection::vec(select(&PIECES), 0..12));
+    let server = ArchiveServer::start();
+    server.serve("/private/b", "innocent");
+    let client = Client::new(Options {
+        attempts: 1,
+        ..options()
+    });
+    let case = |(begins_well, pieces): (bool, Vec<&str>)| {
+        let start = if begins_well { PIECES[0] } else { "" };
+        let answer = start.to_owned() + &pieces.concat();
+        server.script("/private/a", [Reply::raw(answer).then_close()]);
+        match client.fetch(&server.url(&format!("/private/a{QUERY}"))) {
+            Ok(download) => prop_assert!(bytes_of(download).len() < 1000),
+            Err(failure) => {
+                let reasons = [
+                    Reason::DownloadFailed,
+                    Reason::HttpRedirect,
+                    Reason::UrlExpired,
+                    Reason::ArchiveTooLarge,
+                ];
+                prop_assert!(!failure.error.is_host_fault() && !failure.error.is_cancelled());
+                prop_assert!(reasons.contains(&failure.error.reason()), "{failure:?}");
+            }
+        }
+        let next = client.fetch(&server.url("/private/b")).unwrap();
+        prop_assert_eq!(bytes_of(next), b"innocent");
+        Ok(())
+    };
+    let config = ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    TestRunner::new(config).run(&answers, case).unwrap();
 }
 
 /// Bytes come all the time, but none of them is one of the body.
