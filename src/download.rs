@@ -149,8 +149,8 @@ pub struct Download {
     pub duration: Duration,
     /// HTTP status, always 200.
     pub status: u16,
-    /// `Content-Type` as the server says, without parameters and cut to 100 bytes: a login page
-    /// says `text/html`.
+    /// `Content-Type` as the server says, up to what no media type holds and to 100 bytes: a login
+    /// page says `text/html`.
     pub content_type: Option<String>,
     _reservation: Reservation,
 }
@@ -386,9 +386,9 @@ impl Task<'_> {
                 return Err(self.refused_by_server(&mut response));
             }
             let content_type = header(&response, http::header::CONTENT_TYPE).map(|value| {
-                // Parameters tell nothing about an archive, and may hold anything.
-                let kind = value.split(';').next().unwrap_or_default().trim_end();
-                kind.chars().filter(|c| !c.is_control()).take(100).collect()
+                // No more than a media type: a server may say anything here, even what it was asked.
+                let in_a_type = |c: &char| c.is_ascii_alphanumeric() || "/.+-_".contains(*c);
+                value.chars().take_while(in_a_type).take(100).collect()
             });
             if !is_framing_known(&response) {
                 return Err(Error::Protocol {

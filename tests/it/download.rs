@@ -1029,6 +1029,7 @@ fn u21_success_with_a_page_is_a_fact_for_the_log() {
     for (kind, length) in [
         ("text/html", 9),
         ("text/html ; charset=utf-8; url=s3cret", 9),
+        ("text/html?X-Amz-Signature=s3cret", 9),
         (hostile.as_str(), 100),
     ] {
         server.script(
