@@ -7,7 +7,9 @@
 //!
 //! Metadata and coordinator look-ups have a connection of their own, since a Fetch or JoinGroup
 //! under way would hold them up. Brokers are asked first where metadata lists them, then by the
-//! bootstrap list, so that a cluster whose every address changed is found again (KIP-899).
+//! bootstrap list, so that a cluster whose every address changed is found again (KIP-899). One
+//! that answers is kept until what it says is of no help: a broker that is cut off from its cluster
+//! goes on telling what was.
 //! Log lines tell changes of a broker's state, not attempts.
 
 mod reach;
@@ -44,6 +46,9 @@ use round::Round;
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between two refreshes while something is missing.
 const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A broker that has told us what is not so for so long is asked no more while there are others.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// How long a caller waits for a connection that is being made, or for a round over the brokers.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -102,6 +107,32 @@ impl Topic {
     }
 }
 
+/// Whether what we are told is of help.
+#[derive(Debug, Default)]
+struct Trust {
+    /// When we were first and last told the same although it had turned out wrong.
+    in_vain: Option<(Instant, Instant)>,
+}
+
+impl Trust {
+    /// Notes another answer. Whether somebody else should be asked the next time.
+    fn is_lost(&mut self, helps: bool, now: Instant) -> bool {
+        /// What was so long ago is another story.
+        const FORGOTTEN: Duration = Duration::from_secs(30);
+        let earlier = self.in_vain.take();
+        if helps {
+            return false;
+        }
+        let recent = earlier.filter(|(_, last)| now.saturating_duration_since(*last) < FORGOTTEN);
+        let first = recent.map_or(now, |(first, _)| first);
+        if now.saturating_duration_since(first) > DOUBT {
+            return true;
+        }
+        self.in_vain = Some((first, now));
+        false
+    }
+}
+
 /// A cluster as one client sees it.
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -121,6 +152,14 @@ pub(super) struct Cluster {
     /// Topics that the metadata under way was asked for.
     asked: Vec<Arc<str>>,
     coordinator: Option<Coordinator>,
+    /// The one before, which was of no use.
+    former_coordinator: Option<Coordinator>,
+    /// In what brokers say of leaders.
+    metadata_trust: Trust,
+    /// In what they say of the coordinator.
+    coordinator_trust: Trust,
+    /// Who was of no help the last time.
+    doubted: Option<Arc<str>>,
     refreshed: Option<Instant>,
     expired: bool,
     not_before: Option<Instant>,
@@ -158,6 +197,10 @@ impl Cluster {
             patience: None,
             asked: Vec::new(),
             coordinator: None,
+            former_coordinator: None,
+            metadata_trust: Trust::default(),
+            coordinator_trust: Trust::default(),
+            doubted: None,
             refreshed: None,
             expired: false,
             not_before: None,
@@ -227,8 +270,7 @@ impl Cluster {
         let old = self
             .refreshed
             .is_none_or(|at| at.elapsed() >= self.options.metadata_max_age);
-        let incomplete = |topic: &Topic| topic.is_incomplete(&self.brokers);
-        if !(old || self.expired || self.topics.values().any(incomplete)) {
+        if !(old || self.is_wrong()) {
             return Ok(false);
         }
         match self.refresh() {
@@ -236,6 +278,12 @@ impl Cluster {
             Err(Error::Connecting { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether metadata has turned out wrong, or leaves out what we want to know.
+    fn is_wrong(&self) -> bool {
+        let incomplete = |topic: &Topic| topic.is_incomplete(&self.brokers);
+        self.expired || self.topics.values().any(incomplete)
     }
 
     /// Asks for metadata now.
@@ -263,8 +311,13 @@ impl Cluster {
         });
         let pause = match outcome {
             Ok(response) => {
+                let was_right = !self.is_wrong();
                 let changed = self.take_over(&response);
-                self.refreshed = Some(Instant::now());
+                let now = Instant::now();
+                if self.metadata_trust.is_lost(was_right || changed, now) {
+                    self.turn_away();
+                }
+                self.refreshed = Some(now);
                 self.expired = false;
                 if changed {
                     self.pacing.reset();
@@ -426,17 +479,22 @@ impl Cluster {
                 .map(drop)
                 .ok_or_else(|| "a coordinator without address".to_string())
         })?;
-        if let Some(code) = Code::try_from_code(response.error_code) {
-            return Err(Error::Refused {
+        let answer = match Code::try_from_code(response.error_code) {
+            Some(code) => Err(Error::Refused {
                 address: self.control_address(),
                 api: FindCoordinatorRequest::NAME,
                 code,
-            });
-        }
-        let found = Coordinator {
-            node: response.node_id.0,
-            address: address_of(&response.host, response.port).unwrap_or_default(),
+            }),
+            None => Ok(Coordinator {
+                node: response.node_id.0,
+                address: address_of(&response.host, response.port).unwrap_or_default(),
+            }),
         };
+        let helps = matches!(&answer, Ok(found) if self.former_coordinator.as_ref() != Some(found));
+        if self.coordinator_trust.is_lost(helps, Instant::now()) {
+            self.turn_away();
+        }
+        let found = answer?;
         log::debug!(cluster = self.options.name, group; "coordinator of {group} is at {}", found.address);
         self.coordinator = Some(found.clone());
         Ok(found)
@@ -444,7 +502,23 @@ impl Cluster {
 
     /// Looks the coordinator up again at the next use.
     pub(super) fn forget_coordinator(&mut self) {
-        self.coordinator = None;
+        if let Some(known) = self.coordinator.take() {
+            self.former_coordinator = Some(known);
+        }
+    }
+
+    /// Asks another broker the next time, where there is one.
+    fn turn_away(&mut self) {
+        let mut known = self.brokers.values().chain(&self.bootstrap);
+        let Some(connection) = &self.control else {
+            return;
+        };
+        let address = connection.address().clone();
+        if known.any(|other| *other != address) {
+            log::debug!(cluster = self.options.name; "what {address} tells is of no help, asking another broker");
+            self.control = None;
+            self.doubted = Some(address);
+        }
     }
 
     /// The error for a request that the broker asked last does not speak; `None` when it does, or
@@ -653,6 +727,19 @@ mod tests {
             cluster.topic("in"),
             TopicState::Refused(Code::UnknownTopicOrPartition)
         );
+    }
+
+    #[test]
+    fn who_is_of_no_help_for_long_loses_our_trust() {
+        let (mut trust, start) = (Trust::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!trust.is_lost(false, at(0)));
+        assert!(!trust.is_lost(false, at(5)));
+        assert!(trust.is_lost(false, at(6)));
+        assert!(!trust.is_lost(false, at(7)), "the next one");
+        assert!(!trust.is_lost(true, at(10)));
+        assert!(!trust.is_lost(false, at(14)), "it has helped");
+        assert!(!trust.is_lost(false, at(60)), "another story");
     }
 
     #[test]

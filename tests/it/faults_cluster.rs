@@ -1,5 +1,6 @@
 //! Brokers that are away, move, hang or forget: the built program and the bare client among them.
 
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -287,6 +288,77 @@ fn k05_moving_leaders_lose_and_repeat_nothing() {
     ledger.check(0..300, 0);
     assert_eq!(ledger.buried.len(), 30);
     assert_eq!(broker.group(&stage.group).generation, generation);
+}
+
+/// Makes a node tell what it tells now for ever, as one does that is cut off from its cluster.
+fn cut_off(broker: &Broker, node: i32, api: ApiKey) {
+    let first: Mutex<Option<Vec<u8>>> = Mutex::default();
+    broker.on(api).node(node).always().patch(move |frame| {
+        let mut first = first.lock().unwrap();
+        let kept = first.get_or_insert_with(|| frame.clone());
+        // But for the correlation id.
+        frame.truncate(8);
+        frame.extend_from_slice(&kept[8..]);
+        let length = (frame.len() - 4) as u32;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+    });
+}
+
+/// The broker that was asked first is cut off from the others: what it tells is of the past.
+#[test]
+fn k05_a_broker_that_tells_of_former_leaders_is_not_asked_for_ever() {
+    let broker = Broker::builder().nodes(3).start();
+    broker.create_topic("in", 1);
+    broker.move_leader("in", 0, 2);
+    broker.move_coordinator("g", 2);
+    cut_off(&broker, 1, ApiKey::Metadata);
+    let asked_first = vec![broker.address(1)];
+    let mut consumer = consumer(asked_first.clone());
+    let producer = producer(asked_first);
+    let send = |value: &str| {
+        let late = Instant::now() + LONG;
+        let is_late = || Instant::now() > late;
+        producer.send(outgoing("in", 0, value), &is_late).unwrap();
+    };
+    send("a");
+    poll_until(&mut consumer, "the first record", |read| read == ["a"]);
+    broker.move_leader("in", 0, 3);
+    send("b");
+    poll_until(&mut consumer, "the record of the new leader", |read| {
+        read == ["b"]
+    });
+}
+
+#[test]
+fn k06_a_broker_that_tells_of_a_former_coordinator_is_not_asked_for_ever() {
+    let broker = Broker::builder().nodes(3).start();
+    broker.create_topic("in", 1);
+    broker.move_coordinator("g", 2);
+    cut_off(&broker, 1, ApiKey::FindCoordinator);
+    let mut consumer = consumer(vec![broker.address(1)]);
+    let beats = |b: &Broker, node| {
+        let seen = b.requests_of(ApiKey::Heartbeat);
+        seen.iter().filter(|seen| seen.node == node).count()
+    };
+    poll_until(&mut consumer, "assigned", |_| beats(&broker, 2) > 3);
+    broker.move_coordinator("g", 3);
+    poll_until(&mut consumer, "heartbeats at the new one", |_| {
+        beats(&broker, 3) > 3
+    });
+    assert_eq!(broker.group("g").members.len(), 1);
+}
+
+#[test]
+fn k06_a_broker_that_knows_of_no_coordinator_is_not_asked_for_ever() {
+    let broker = Broker::builder().nodes(3).start();
+    broker.create_topic("in", 1);
+    let find = broker.on(ApiKey::FindCoordinator).node(1);
+    let find = find.always().error(15);
+    let mut consumer = consumer(vec![broker.address(1)]);
+    poll_until(&mut consumer, "assigned", |_| {
+        broker.count(ApiKey::Heartbeat) > 3
+    });
+    assert!(find.used() > 0);
 }
 
 /// Each node in turn is killed and comes back; what it led and kept goes to others meanwhile.

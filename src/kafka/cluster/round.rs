@@ -358,10 +358,13 @@ impl Cluster {
             }
         }
         // Each of those that did not answer lately may cost its whole time limit once more: they
-        // come last, and last of all the one that was tried last.
+        // come last, and last of all the one that was tried last. Before them comes whose answers
+        // were of no help.
         candidates.sort_by_key(|address| {
             let reach = self.reach.get(address);
-            reach.map(|reach| (reach.is_away(), reach.retry_at()))
+            let away = reach.filter(|reach| reach.is_away());
+            let doubted = self.doubted.as_ref() == Some(address);
+            (away.is_some(), doubted, reach.and_then(Reach::retry_at))
         });
         candidates.into()
     }
