@@ -81,7 +81,8 @@ struct InFlight {
     burial: Option<Box<Burial>>,
     /// Of a log that is no more: at its offset stands another record.
     outdated: bool,
-    /// The process has outlived it: whatever ends the process now, it was not this record.
+    /// The process has outlived its work on it, so far: whatever kills the process now, it was
+    /// not this record.
     outlived: bool,
 }
 
@@ -214,7 +215,7 @@ impl Worker {
                 break Exit::Internal;
             }
             self.dispatch();
-            self.clear_published();
+            self.clear_waiting();
             self.commit_when_due(self.commit_patience());
             self.end_revocation();
             let busy = self.admit();
@@ -486,15 +487,22 @@ impl Worker {
         Some(Exit::Internal)
     }
 
-    /// While results are not acknowledged, records whose results wait are in nobody's work: should
-    /// the process be killed now, and again later, none of them has ended it. Otherwise they end
-    /// soon, and it would be one commit more for each of them.
-    fn clear_published(&mut self) {
-        if self.sink_fault.is_none() && !self.health.has(Fault::Sink) {
+    /// While results are not acknowledged or our host is at fault, records that wait for that are
+    /// in nobody's work: should the process be killed now, and again later, none of them has ended
+    /// it. Otherwise they end soon, and it would be one commit more for each of them.
+    fn clear_waiting(&mut self) {
+        let results_wait = self.sink_fault.is_some() || self.health.has(Fault::Sink);
+        let host_is_at_fault = self.health.has(Fault::Host);
+        if !results_wait && !host_is_at_fault {
             return;
         }
         for in_flight in self.in_flight.values_mut() {
-            if in_flight.task.doing() == Doing::Publishing {
+            let waits = match in_flight.task.doing() {
+                Doing::Publishing => results_wait,
+                Doing::Waiting => host_is_at_fault,
+                Doing::Queued | Doing::Working { .. } | Doing::Burying => false,
+            };
+            if waits {
                 in_flight.outlive(&mut self.crashes);
             }
         }

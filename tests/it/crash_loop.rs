@@ -5,11 +5,12 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use rustix::process::Signal;
 
+use crate::support::archive_builder::{Tar, gzip};
 use crate::support::archive_server::Reply;
 use crate::support::broker::Broker;
 use crate::support::broker::batch::NewRecord;
 use crate::support::program::{Program, Running};
-use crate::support::stage::{Ledger, Stage, archive, endpoint, metric, value};
+use crate::support::stage::{CLUSTER, Ledger, Stage, archive, endpoint, metric, value};
 
 /// Records in work at once; also how many are handled with care behind a first crash.
 const IN_FLIGHT: usize = 8;
@@ -139,6 +140,35 @@ fn p05_k13_a_record_whose_result_waits_is_not_blamed() {
     wait_for_all(&broker, &stage, &[3]);
     assert_eq!(letters(&broker, &stage), []);
     ledger(&broker, &stage).check(0..3, 0);
+}
+
+/// Nor those that wait for room on its disk.
+#[test]
+fn p05_p08_a_record_that_waits_for_our_host_is_not_blamed() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let document = "x".repeat(300_000);
+    let tar = Tar::new()
+        .file("config/id", CLUSTER)
+        .file("config/version.json", document);
+    stage.server.serve("/body", gzip(&tar.build()));
+    broker.append(&stage.incoming, 0, [stage.record("r-0", "/body")]);
+    for _ in 1..=3 {
+        // Blocks of 512 bytes.
+        let worker = Program::behind("ulimit -S -f 100", ["run"])
+            .config(&stage.config(""))
+            .start();
+        worker.line("host fault");
+        broker.wait("the mark is taken back", |b| {
+            let mark = b.committed_metadata(&stage.group, &stage.incoming, 0);
+            mark.as_deref() == Some("")
+        });
+        crash(&broker, &stage, worker);
+    }
+    let _worker = worker(&stage);
+    wait_for_all(&broker, &stage, &[1]);
+    assert_eq!(letters(&broker, &stage), []);
+    ledger(&broker, &stage).check(0..1, 0);
 }
 
 /// As many crashes as are configured, of which the first ones lie back.
