@@ -340,10 +340,10 @@ impl Connection {
             if Instant::now() > latest || !self.stream.ready(left) {
                 return false;
             }
-            self.incoming.broken = self
-                .incoming
-                .take(&mut self.stream, missing, Instant::now() + TURN)
-                .err();
+            // It does not wait, as something is there. A process that was stopped here for a while
+            // must not take that for the peer's delay.
+            let far = Instant::now() + REST;
+            self.incoming.broken = self.incoming.take(&mut self.stream, missing, far).err();
         }
     }
 
