@@ -44,6 +44,8 @@ const PIECE: usize = 64 << 10;
 const REST: Duration = Duration::from_secs(10);
 /// Longest time for what is there already: a fast peer must not hold up others either.
 const TURN: Duration = Duration::from_millis(50);
+/// What counts at most of the time between two looks: who does not look keeps the peer waiting.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Longest pause that a broker may impose.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
@@ -78,8 +80,10 @@ struct Pending {
 struct Incoming {
     /// Its length and what is behind it.
     bytes: Vec<u8>,
-    /// When the first byte was taken.
+    /// When the first byte was taken; later by the time in which nobody has looked.
     began: Option<Instant>,
+    /// When somebody looked last.
+    looked: Option<Instant>,
     /// What ended the stream in the middle of it.
     broken: Option<io::Error>,
 }
@@ -108,6 +112,16 @@ impl Incoming {
             .map_or(0, i32::from_be_bytes);
         let length = u64::try_from(length).unwrap_or(0);
         rest.min(REST) + Duration::from_secs(length >> 20)
+    }
+
+    /// Somebody looks again. Records may have been held back by ourselves for long, or the process
+    /// was stopped; meanwhile the peer could not go on.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if let (Some(began), Some(looked)) = (&mut self.began, self.looked) {
+            *began += (now - looked).saturating_sub(BETWEEN_LOOKS);
+        }
+        self.looked = Some(now);
     }
 
     fn is_overdue(&self) -> bool {
@@ -325,6 +339,7 @@ impl Connection {
         let until = Instant::now() + wait;
         let latest = Instant::now() + wait.max(TURN);
         loop {
+            self.incoming.look();
             if self.is_dead() || self.incoming.broken.is_some() || self.incoming.is_overdue() {
                 return true;
             }
@@ -616,6 +631,7 @@ impl Connection {
         limit: usize,
         timeout: Duration,
     ) -> Result<Bytes, Error> {
+        self.incoming.look();
         let begins = Instant::now() + timeout;
         loop {
             let missing = match self.incoming.missing(limit) {

@@ -147,6 +147,71 @@ fn k14_silence_ends_in_time_and_kills_the_connection() {
     thread.join().unwrap();
 }
 
+/// The first answer comes in two parts, the second of which is sent for the second request.
+#[test]
+fn k14_an_answer_has_its_time_while_somebody_looks() {
+    let gone = 2 * REST;
+    for looked in [true, false] {
+        let answer = body(&HeartbeatResponse::default(), 3);
+        let (first, second) = answer.split_at(9);
+        let (address, thread) = peer(vec![offer(), first.to_vec(), second.to_vec()]);
+        let mut connection = open(&address).unwrap();
+        connection.send(&HeartbeatRequest::default()).unwrap();
+        let late = Instant::now() + SOON;
+        while connection.incoming.bytes.len() < first.len() {
+            assert!(!connection.ready(Duration::from_millis(10)));
+            assert!(Instant::now() < late);
+        }
+        let incoming = &mut connection.incoming;
+        incoming.began = incoming.began.map(|at| at - gone);
+        if !looked {
+            incoming.looked = incoming.looked.map(|at| at - gone);
+        }
+        assert_eq!(connection.ready(Duration::ZERO), looked);
+        if !looked {
+            // Only one that has not begun may be late.
+            let none = Duration::ZERO;
+            let outcome = connection.answer::<HeartbeatRequest>(none, Instant::now() - gone, none);
+            assert!(outcome.is_none(), "{outcome:?}");
+        }
+        connection.send(&HeartbeatRequest::default()).unwrap();
+        if looked {
+            let error = connection.receive::<HeartbeatRequest>(SOON).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        } else {
+            assert!(connection.ready(SOON));
+            connection.receive::<HeartbeatRequest>(SOON).unwrap();
+        }
+        drop(connection);
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn k14_an_answer_that_breaks_off_is_not_waited_for() {
+    let answer = body(&HeartbeatResponse::default(), 3);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        for mut bytes in [offer(), answer[..9].to_vec()] {
+            stream.read_exact(&mut length).unwrap();
+            let mut request = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut request).unwrap();
+            bytes[4..8].copy_from_slice(&request[4..8]);
+            stream.write_all(&bytes).unwrap();
+        }
+    });
+    let mut connection = open(&address).unwrap();
+    connection.send(&HeartbeatRequest::default()).unwrap();
+    assert!(connection.ready(SOON));
+    let error = connection.receive::<HeartbeatRequest>(SOON).unwrap_err();
+    assert!(!matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(connection.is_dead());
+    thread.join().unwrap();
+}
+
 #[test]
 fn k19_damaged_answers_kill_the_connection() {
     let cases = [
