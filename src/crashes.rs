@@ -93,6 +93,8 @@ struct Partition {
     suspicion: Option<Suspicion>,
     /// In work now.
     open: BTreeSet<i64>,
+    /// Those of them whose work rests.
+    resting: BTreeSet<i64>,
     /// What the broker has, as far as we know.
     acknowledged: Option<Mark>,
     /// What was last sent to it, acknowledged or not.
@@ -151,6 +153,7 @@ impl Crashes {
                 lease: lease.clone(),
                 suspicion,
                 open: BTreeSet::new(),
+                resting: BTreeSet::new(),
                 acknowledged: mark,
                 sent: mark,
             },
@@ -236,6 +239,7 @@ impl Crashes {
             return;
         };
         entry.open.remove(&offset);
+        entry.resting.remove(&offset);
         if let Some(suspicion) = &mut entry.suspicion
             && cleared
             && suspicion.is_about(offset)
@@ -247,10 +251,25 @@ impl Crashes {
         }
     }
 
+    /// The work on a record that is begun rests, or goes on. A crash while it rests counts for
+    /// nothing; what was held against it before still does.
+    pub fn rest(&mut self, partition: &TopicPartition, lease: &Lease, offset: i64, rests: bool) {
+        let entry = self.partitions.get_mut(partition);
+        let Some(entry) = entry.filter(|entry| entry.lease == *lease) else {
+            return;
+        };
+        if !rests {
+            entry.resting.remove(&offset);
+        } else if entry.open.contains(&offset) {
+            entry.resting.insert(offset);
+        }
+    }
+
     /// Nothing is in work any more, by our own decision.
     pub fn end_all(&mut self) {
         for entry in self.partitions.values_mut() {
             entry.open.clear();
+            entry.resting.clear();
         }
     }
 
@@ -271,18 +290,20 @@ impl Crashes {
         if !self.marks {
             return (None, entry.acknowledged.is_some());
         }
+        let from = entry.suspicion.map_or(i64::MIN, |suspicion| suspicion.from);
+        let open = entry.open.range(from..);
+        let working = open.copied().find(|offset| !entry.resting.contains(offset));
         let wanted = match entry.suspicion {
-            None => (!entry.open.is_empty()).then_some(Mark {
+            None => working.map(|_| Mark {
                 crashes: 1,
                 offset: watermark,
             }),
             Some(suspicion) => {
-                let open = entry.open.range(suspicion.from..).next();
-                Some(match open.filter(|offset| suspicion.is_about(**offset)) {
+                Some(match working.filter(|offset| suspicion.is_about(*offset)) {
                     Some(offset) => Mark {
                         // Whoever may commit for the group chooses the number that was there.
                         crashes: suspicion.crashes.saturating_add(1).min(self.max),
-                        offset: *offset,
+                        offset,
                     },
                     None => Mark {
                         crashes: suspicion.crashes,
@@ -396,6 +417,32 @@ mod tests {
             log.committed = watermark;
             log.metadata = mark.map(|mark| mark.to_string());
             self.crashes.committed(&log.partition, lease, mark, true);
+        }
+    }
+
+    #[test]
+    fn work_that_rests_is_not_blamed_and_keeps_its_suspicion() {
+        let (partition, lease) = (partition(0), Lease::new());
+        let mark = |crashes, offset| Some(Mark { crashes, offset });
+        for held in [None, mark(2, 7)] {
+            let mut crashes = Crashes::new(4, 8);
+            let metadata = held.map(|mark| mark.to_string());
+            crashes.begin(&partition, &lease, 7, metadata.as_deref());
+            crashes.began(&partition, 7);
+            let in_work = mark(held.map_or(1, |held| held.crashes + 1), 7);
+            let marked = |crashes: &Crashes| crashes.mark(&partition, &lease, 7).0;
+            assert_eq!(marked(&crashes), in_work);
+            crashes.rest(&partition, &lease, 7, true);
+            assert_eq!(marked(&crashes), held);
+            if held.is_some() {
+                assert_eq!(crashes.admit(&partition, 8, false), Admission::Wait);
+            }
+            crashes.rest(&partition, &lease, 7, false);
+            assert_eq!(marked(&crashes), in_work);
+            crashes.rest(&partition, &lease, 7, true);
+            crashes.ended(&partition, &lease, 7, true);
+            crashes.began(&partition, 7);
+            assert_eq!(marked(&crashes), mark(1, 7), "in work anew");
         }
     }
 

@@ -81,19 +81,27 @@ struct InFlight {
     burial: Option<Box<Burial>>,
     /// Of a log that is no more: at its offset stands another record.
     outdated: bool,
-    /// The process has outlived its work on it, so far: whatever kills the process now, it was
-    /// not this record.
+    /// The process has outlived it: whatever ends the process now, it was not this record.
     outlived: bool,
+    /// The work on it rests until our host lets it go on.
+    rests: bool,
 }
 
 impl InFlight {
     /// Clears it of the suspicion to end the process. Who was not opened is held suspect until its
     /// dead letter stands.
     fn outlive(&mut self, crashes: &mut Crashes) {
-        if !self.condemned && !self.outdated && !self.outlived {
-            let record = &self.record;
-            crashes.ended(&record.partition, &record.lease, record.offset, true);
+        if !self.condemned {
+            self.end(crashes, true);
             self.outlived = true;
+        }
+    }
+
+    /// It is not in work any more; at its offset there may be another record that is.
+    fn end(&self, crashes: &mut Crashes, cleared: bool) {
+        if !self.outdated && !self.outlived {
+            let record = &self.record;
+            crashes.ended(&record.partition, &record.lease, record.offset, cleared);
         }
     }
 }
@@ -404,12 +412,8 @@ impl Worker {
         }
         // A number that is gone was given up before; what became of it does not count.
         let ended = self.in_flight.remove(&number)?;
-        if !ended.outlived && !ended.outdated {
-            let cleared = !matches!(fate, Fate::Abandoned);
-            let InFlight { record, .. } = &ended;
-            self.crashes
-                .ended(&record.partition, &record.lease, record.offset, cleared);
-        }
+        let cleared = !matches!(fate, Fate::Abandoned);
+        ended.end(&mut self.crashes, cleared);
         let InFlight { record, since, .. } = ended;
         match fate {
             Fate::Settled(_) | Fate::Held if ended.outdated => {}
@@ -489,22 +493,29 @@ impl Worker {
 
     /// While results are not acknowledged or our host is at fault, records that wait for that are
     /// in nobody's work: should the process be killed now, and again later, none of them has ended
-    /// it. Otherwise they end soon, and it would be one commit more for each of them.
+    /// it. Those whose results wait are cleared; without a fault they end soon, and it would be one
+    /// commit more for each of them. Those that wait for our host are worked on again, maybe to the
+    /// process's end, so they are only not to blame for now.
     fn clear_waiting(&mut self) {
         let results_wait = self.sink_fault.is_some() || self.health.has(Fault::Sink);
-        let host_is_at_fault = self.health.has(Fault::Host);
-        if !results_wait && !host_is_at_fault {
-            return;
-        }
+        let mut goes_on = false;
         for in_flight in self.in_flight.values_mut() {
-            let waits = match in_flight.task.doing() {
-                Doing::Publishing => results_wait,
-                Doing::Waiting => host_is_at_fault,
-                Doing::Queued | Doing::Working { .. } | Doing::Burying => false,
-            };
-            if waits {
+            let doing = in_flight.task.doing();
+            if doing == Doing::Publishing && results_wait {
                 in_flight.outlive(&mut self.crashes);
             }
+            let rests = doing == Doing::Waiting;
+            if rests != in_flight.rests && !in_flight.outdated {
+                in_flight.rests = rests;
+                goes_on |= !rests && matches!(doing, Doing::Working { .. });
+                let record = &in_flight.record;
+                self.crashes
+                    .rest(&record.partition, &record.lease, record.offset, rests);
+            }
+        }
+        if goes_on && self.last_commit.elapsed() >= self.last_commit_took {
+            // Its mark has to stand again before it is too late.
+            self.commit_once(self.commit_patience());
         }
     }
 

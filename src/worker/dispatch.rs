@@ -179,6 +179,7 @@ impl Worker {
             burial: None,
             outdated: false,
             outlived: false,
+            rests: false,
         };
         self.in_flight.insert(number, in_flight);
         let (pipeline, settled) = (Arc::clone(&self.pipeline), self.settled.0.clone());

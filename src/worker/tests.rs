@@ -134,6 +134,46 @@ fn p07_a_task_that_does_not_end_costs_its_record_and_the_process() {
     drop(end);
 }
 
+/// Whether a partition is still suspect when a record, the first of so many suspects, was outlived
+/// twice, and when it has come to its end besides.
+#[test]
+fn p05_a_record_is_cleared_once_and_of_its_own_suspicion() {
+    let (partition, lease) = (TopicPartition::new("upload", 0), Lease::new());
+    let record = Record {
+        partition: partition.clone(),
+        offset: 7,
+        timestamp: None,
+        key: None,
+        value: None,
+        headers: Vec::new(),
+        lease: lease.clone(),
+    };
+    for (condemned, outdated, suspects, expected) in [
+        (false, false, 1, [false, false]),
+        (false, false, 2, [true, true]),
+        (true, false, 1, [true, false]),
+        (false, true, 1, [true, true]),
+    ] {
+        let mut crashes = Crashes::new(3, suspects);
+        crashes.begin(&partition, &lease, 7, Some("crashes=1;offset=7"));
+        let mut in_flight = InFlight {
+            record: Arc::new(record.clone()),
+            task: Arc::new(Task::new(lease.clone())),
+            since: Instant::now(),
+            condemned,
+            burial: None,
+            outdated,
+            outlived: false,
+            rests: false,
+        };
+        in_flight.outlive(&mut crashes);
+        in_flight.outlive(&mut crashes);
+        let outlived = crashes.suspects(&partition);
+        in_flight.end(&mut crashes, true);
+        assert_eq!([outlived, crashes.suspects(&partition)], expected);
+    }
+}
+
 #[test]
 fn p07_a_process_that_was_stopped_has_no_stuck_tasks() {
     let start = Instant::now();

@@ -3,7 +3,7 @@
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::ApiKey;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::support::archive_builder::{Tar, gzip};
 use crate::support::archive_server::Reply;
@@ -169,6 +169,45 @@ fn p05_p08_a_record_that_waits_for_our_host_is_not_blamed() {
     wait_for_all(&broker, &stage, &[1]);
     assert_eq!(letters(&broker, &stage), []);
     ledger(&broker, &stage).check(0..1, 0);
+}
+
+/// Once it goes on it is in work again.
+#[test]
+fn p05_p10_a_record_that_goes_on_after_a_host_fault_is_blamed() {
+    let broker = Broker::start();
+    let stage = stage(&broker, 1);
+    let mark_is = |expected: &str| {
+        broker.wait("the mark", |b| {
+            let mark = b.committed_metadata(&stage.group, &stage.incoming, 0);
+            mark.as_deref() == Some(expected)
+        });
+    };
+    for crashes in 1..=3 {
+        let worker = worker(&stage);
+        if crashes == 1 {
+            // Then it has the connections that it needs.
+            broker.wait("it fetches and is a member", |b| {
+                b.count(ApiKey::Fetch) > 0 && b.count(ApiKey::Heartbeat) > 0
+            });
+            let pid = Pid::from_raw(worker.pid() as i32);
+            let usual = getrlimit(Resource::Nofile);
+            let none = Rlimit {
+                current: Some(3),
+                ..usual
+            };
+            prlimit(pid, Resource::Nofile, none).unwrap();
+            broker.append(&stage.incoming, 0, [stage.record("r-0", "/bomb")]);
+            worker.line("host fault");
+            mark_is("");
+            prlimit(pid, Resource::Nofile, usual).unwrap();
+        }
+        mark_is(&format!("crashes={crashes};offset=0"));
+        crash(&broker, &stage, worker);
+    }
+    let _worker = worker(&stage);
+    wait_for_all(&broker, &stage, &[1]);
+    let expected = ("r-0".to_owned(), "crash_loop".to_owned());
+    assert_eq!(letters(&broker, &stage), [expected]);
 }
 
 /// As many crashes as are configured, of which the first ones lie back.
