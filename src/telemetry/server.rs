@@ -339,7 +339,7 @@ struct Places {
 
 struct Taken {
     client: Arc<TcpStream>,
-    /// We wait for the client, and have not made it go.
+    /// We wait for the client, not the client for us.
     waits_for_client: bool,
 }
 
@@ -350,8 +350,7 @@ impl Places {
         let full = |taken: &mut Vec<Taken>| taken.len() >= MAX_CONNECTIONS;
         let mut taken = self.taken();
         if full(&mut taken) {
-            let slow = taken.iter_mut().find(|taken| taken.waits_for_client)?;
-            slow.waits_for_client = false;
+            let slow = taken.iter().find(|taken| taken.waits_for_client)?;
             // Ends what its thread waits for, which then gives the place up.
             let _ = slow.client.shutdown(Shutdown::Both);
             let waited = self.given_up.wait_timeout_while(taken, MAKING_ROOM, full);

@@ -240,6 +240,23 @@ fn p16_whoever_keeps_a_place_for_nothing_makes_room() {
 }
 
 #[test]
+fn p16_whoever_does_not_read_its_answer_makes_room() {
+    // More than the system takes off our hands.
+    let metrics = || "x".repeat(4 << 20);
+    let server = Server::start(ANY_PORT, metrics, Arc::default()).unwrap();
+    let held: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut client = TcpStream::connect(server.local_addr()).unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            assert_eq!(client.peek(&mut [0]).unwrap(), 1);
+            client
+        })
+        .collect();
+    assert_eq!(get(&server, "/livez").0, 200);
+    drop(held);
+}
+
+#[test]
 fn p16_whoever_waits_for_an_answer_keeps_its_place() {
     let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
     let closed = gate.lock().unwrap();
