@@ -189,6 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn p08_p10_only_what_may_pass_is_waited_for() {
+        let error = io::Error::from_raw_os_error;
+        // ENOMEM, ENFILE, EMFILE, ENOSPC, EDQUOT; numbers of Linux.
+        for number in [12, 23, 24, 28, 122] {
+            assert!(may_pass(&error(number)), "{}", error(number));
+        }
+        // ENOENT, EACCES, ENOTDIR, EROFS.
+        for number in [2, 13, 20, 30] {
+            assert!(!may_pass(&error(number)), "{}", error(number));
+        }
+    }
+
+    #[test]
     fn is_private_and_goes_when_dropped() {
         let base = tempfile::tempdir().unwrap();
         let dir = WorkDir::create(base.path()).unwrap();

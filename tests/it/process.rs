@@ -285,6 +285,12 @@ fn p08_a_disk_that_is_full_at_the_start_is_waited_for() {
 
     let worker = start().unwrap();
     worker.line("host fault");
+    let endpoint = self::endpoint(&worker);
+    let began = Instant::now();
+    until("it waits for longer than a loop may be silent", || {
+        assert_eq!(get(&endpoint, "/livez").0, 200);
+        began.elapsed() > TICK_LIMIT + Duration::from_secs(1)
+    });
     worker.signal(Signal::TERM);
     let finished = worker.finish();
     assert_eq!(finished.code(), 0, "{}", finished.stdout);
