@@ -983,20 +983,21 @@ fn k14_p21_answers_that_stop_in_the_middle_hold_up_no_poll() {
             stop.patch(|frame| frame.truncate(frame.len() - 1))
         })
         .collect();
-    member.until("each has caught one", |_| {
-        stops.iter().all(|stop| stop.used() > 0)
-    });
+    let until = Instant::now() + 2 * PATIENCE;
+    let mut poll_until = |is_met: &dyn Fn(&Member) -> bool| {
+        while !is_met(&member) {
+            assert!(Instant::now() < until, "{:?}", member.read);
+            let began = Instant::now();
+            member.poll(Duration::ZERO);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
+    };
+    poll_until(&|_| stops.iter().all(|stop| stop.used() > 0));
     for number in 0..NODES {
         values(&broker, number, &["a"]);
     }
-    let until = Instant::now() + 2 * PATIENCE;
-    while member.read.len() < NODES as usize {
-        assert!(Instant::now() < until, "{:?}", member.read);
-        let began = Instant::now();
-        member.poll(Duration::ZERO);
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?}");
-    }
+    poll_until(&|member| member.read.len() == NODES as usize);
     assert_eq!(member.read, vec!["a"; NODES as usize]);
 }
 

@@ -586,6 +586,29 @@ fn u12_a_lookup_that_hangs() {
     drop(release);
 }
 
+/// With long time limits, too, one that hangs does not take all of the time.
+#[test]
+fn u12_u14_a_lookup_that_hangs_leaves_time_for_another_attempt() {
+    let gate = Arc::new(RwLock::new(()));
+    let passage = Arc::clone(&gate);
+    let lookup = move |_: &str, _| {
+        drop(passage.read().unwrap());
+        Ok(Vec::new())
+    };
+    let closed = gate.write().unwrap();
+    let options = Options {
+        connect_timeout: Duration::from_secs(60),
+        response_timeout: Duration::from_secs(60),
+        deadline: Duration::from_secs(6),
+        attempts: 2,
+        ..options()
+    };
+    let client = Client::with_lookup(options, Arc::new(lookup));
+    let outcome = client.fetch(&format!("http://{NAME}:1/private/a"));
+    assert_failed(outcome, Reason::DownloadFailed, 2);
+    drop(closed);
+}
+
 /// Each is a thread and a descriptor that outlive their attempt.
 #[test]
 fn u12_lookups_that_hang_are_limited() {
