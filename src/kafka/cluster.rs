@@ -743,6 +743,19 @@ mod tests {
     }
 
     #[test]
+    fn k05_k06_who_was_of_no_help_is_asked_after_the_others() {
+        let mut cluster = cluster(&["a:1"]);
+        for (node, address) in [(1, "a:1"), (2, "b:1"), (3, "c:1")] {
+            cluster.brokers.insert(node, address.into());
+        }
+        cluster.doubted = Some("b:1".into());
+        // The others are in any order.
+        for _ in 0..50 {
+            assert_eq!(cluster.candidates().back().map(|last| &**last), Some("b:1"));
+        }
+    }
+
+    #[test]
     fn an_unreachable_cluster_is_asked_with_pauses() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -349,7 +349,7 @@ impl Cluster {
     }
 
     /// Whom to ask, the most promising first.
-    fn candidates(&self) -> VecDeque<Arc<str>> {
+    pub(super) fn candidates(&self) -> VecDeque<Arc<str>> {
         let mut candidates: Vec<Arc<str>> = self.brokers.values().cloned().collect();
         fastrand::shuffle(&mut candidates);
         for address in &self.bootstrap {
